@@ -1,0 +1,138 @@
+"""The command line: verbs, exit codes, and nothing else. Starts fast: every verb imports what it needs itself.
+
+Exit codes: 0 all pass, 1 a case failed, 2 wrong use or bad input, 3 unknown (or something needed is
+missing), 4 unfinished, 130 interrupted by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from harness import __version__
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+_DESCRIPTION = """\
+Slurm-native batch harness: does it scale, does it survive, is the answer still right?
+
+A campaign file says what to run, a site file where. `run` plans, submits, watches, collects into
+results.h5, and judges. Try it on the real Slurm cluster that comes with it: `harness cluster up`.
+"""
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=100)
+
+
+def _campaign_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("campaign", help="campaign file, or the name of one that comes with the harness")
+    parser.add_argument("--site", required=True, help="site file, or the name of one: emulated, local, example-gpu")
+
+
+def _run_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run folder")
+
+
+def _json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print data instead of words")
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help_text: str, *more: str
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name, help=help_text, description=" ".join((help_text[0].upper() + help_text[1:] + ".", *more)),
+        formatter_class=_Formatter,
+    )
+    parser.set_defaults(verb=name)
+    return parser
+
+
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The parser; ``verb`` is the one about to run, whose own sub-verbs are then built as well."""
+    parser = argparse.ArgumentParser(
+        prog="harness", description=_DESCRIPTION, formatter_class=_Formatter,
+        epilog="exit codes: 0 all pass, 1 a case failed, 2 wrong use or bad input, 3 unknown, 4 unfinished, "
+        "130 Ctrl-C",
+    )
+    parser.add_argument("--version", action="version", version=f"harness {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    plan = _verb(verbs, "plan", "show the cases and jobs of a campaign on a site, and what they cost")
+    _campaign_arguments(plan)
+    _json_argument(plan)
+
+    render = _verb(verbs, "render", "print the sbatch scripts, or write them to a folder; nothing is submitted")
+    _campaign_arguments(render)
+    render.add_argument("--out", metavar="FOLDER", help="write the scripts here instead of printing them")
+
+    run = _verb(verbs, "run", "run a campaign to its end: submit, watch, collect, report, judge",
+                "Killed at any moment and started again with the same --folder, it goes on.")
+    _campaign_arguments(run)
+    run.add_argument("--folder", metavar="RUN", help="run folder, on storage that all nodes see "
+                     "[default: runs/<campaign>-<time> under the current folder]")
+    run.add_argument("--plain", action="store_true", help="lines instead of a live table")
+
+    status = _verb(verbs, "status", "show how far each case of a run is")
+    _run_argument(status)
+    _json_argument(status)
+    status.add_argument("--ask", action="store_true", help="ask Slurm as well (one call); else from the run folder alone")
+
+    logs = _verb(verbs, "logs", "list the log files of a run, or print those of one case")
+    _run_argument(logs)
+    logs.add_argument("--case", help="case id or label: print the ends of its logs")
+    logs.add_argument("--lines", type=int, default=20, help="lines of each log [default: %(default)s]")
+    _json_argument(logs)
+
+    cancel = _verb(verbs, "cancel", "cancel the jobs of a run that are queued or running")
+    _run_argument(cancel)
+
+    heal = _verb(verbs, "heal", "undo the faults that a stopped run left; may be run twice")
+    _run_argument(heal)
+
+    collect = _verb(verbs, "collect", "write results.h5 of a run, as far as it is")
+    _run_argument(collect)
+
+    report = _verb(verbs, "report", "write report.html, junit.xml and summary.json")
+    report.add_argument("run", help="run folder or results.h5")
+    report.add_argument("--out", metavar="FOLDER", help="where to [default: beside results.h5]")
+
+    judge = _verb(verbs, "judge", "judge each case; exit code 0 all pass, 1 a fail, 2 bad input, 3 unknown")
+    judge.add_argument("run", help="run folder or results.h5")
+    _json_argument(judge)
+
+    schema = _verb(verbs, "schema", "print a schema: of campaign or site files (JSON Schema), or of results.h5")
+    schema.add_argument("of", choices=("campaign", "site", "results"))
+
+    cluster = _verb(verbs, "cluster", "a real Slurm cluster on this machine, to try things on")
+    if verb == "cluster":
+        from harness.devcluster.cli import add_arguments
+
+        add_arguments(cluster)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = build_parser(arguments[0] if arguments else None).parse_args(arguments)
+    if options.verb == "cluster":
+        from harness.devcluster.cli import main as cluster
+
+        return cluster(options)
+    from harness import verbs
+
+    actions: dict[str, Callable[[argparse.Namespace], int]] = {
+        "plan": verbs.plan, "render": verbs.render, "run": verbs.run, "status": verbs.status, "logs": verbs.logs,
+        "cancel": verbs.cancel, "heal": verbs.heal, "collect": verbs.collect, "report": verbs.report,
+        "judge": verbs.judge, "schema": verbs.schema,
+    }
+    return verbs.guarded(actions[options.verb], options, ["harness", *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

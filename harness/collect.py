@@ -1,0 +1,339 @@
+"""Run folder -> results.h5. Reads everything, aggregates nothing, and says by name what is missing.
+
+Needs neither Slurm nor the job's programs; it can be run again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import __version__, ledger
+from harness.model import attempt as at
+from harness.model import event as ev
+from harness.model.attempt import Attempt
+from harness.model.case import Case, Plan
+from harness.model.event import Event
+from harness.rundir import RunDir, read_lines
+from harness.runtime.recorder import RankStream, read_stream
+from harness.store import TABLES, Writer
+
+DETECTORS = {ev.NODE_SILENT, ev.RANK_EXITED, ev.RANK_RAISED}
+
+
+@dataclass
+class Clock:
+    """Offset of a rank's monotonic clock to the time since the epoch, by one pair read together."""
+
+    offset_ns: int
+
+    def wall(self, mono_ns: int) -> int:
+        """Wall time of a monotonic one."""
+        return mono_ns + self.offset_ns
+
+
+@dataclass
+class Collected:
+    """All rows, before they are written."""
+
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in TABLES})
+    samples: dict[tuple[str, str], dict[str, list[Any]]] = field(default_factory=dict)
+    facts: dict[tuple[str, str], dict[str, dict[str, str]]] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # case -> what is missing
+
+    def node(self, name: str) -> int:
+        """Row of a node."""
+        return self.nodes.setdefault(name, len(self.nodes))
+
+
+def collect(run: RunDir) -> Path:
+    """Write ``results.h5`` of a run as it is now; returns its path.
+
+    Raises:
+        RunFolderError: this is no run folder.
+        StoreError: two definitions of one metric, or the file could not be verified after writing.
+        OSError: the file cannot be written.
+    """
+    plan = Plan.from_json(run.read_json(run.plan))
+    identity, site = run.read_json(run.identity), run.read_json(run.site)
+    known = ledger.read(run)
+    out = Collected()
+    events: list[Event] = [Event.from_json(line) for line in read_lines(run.driver_events)]
+    attempts: dict[str, list[Attempt]] = {c.case_id: [] for c in plan.cases}
+    endings: dict[str, Mapping[str, Any]] = {}
+    progress: dict[tuple[str, int], dict[int, list[tuple[int, int]]]] = {}
+    _jobs(run, plan, known, identity, out)
+    for submission in plan.submissions:
+        for job in submission.jobs:
+            events += [Event.from_json(line) for line in read_lines(run.events(job.key))]
+            newest: dict[tuple[str, int], Attempt] = {}
+            for line in read_lines(run.attempts(job.key)):
+                if line["what"] == "attempt":
+                    attempt = Attempt.from_json(line["attempt"])
+                    newest[attempt.case_id, attempt.index] = attempt
+                elif line["what"] == "case_ended":
+                    endings[line["case_id"]] = line
+            for (case_id, _), attempt in sorted(newest.items(), key=lambda item: (item[0][1], item[0][0])):
+                attempts[case_id].append(attempt)
+    for case in plan.cases:
+        for attempt in attempts[case.case_id]:
+            _attempt(run, case, attempt, len(out.rows["cases"]), out, events, progress)
+        _case(case, attempts[case.case_id], endings.get(case.case_id), known, plan, out)
+    events.sort(key=lambda e: e.wall_ns)
+    _events(events, out)
+    for case in plan.cases:
+        _faults(case, attempts[case.case_id], [e for e in events if e.case_id == case.case_id], progress, out)
+    out.rows["nodes"] = [{"name": name} for name in out.nodes]
+    _write(run, identity, site, out)
+    return run.results
+
+
+def _jobs(run: RunDir, plan: Plan, known: ledger.Ledger, identity: Mapping[str, Any], out: Collected) -> None:
+    for submission in plan.submissions:
+        script = run.script(submission.name).read_text(encoding="utf-8")
+        for index, job in enumerate(submission.jobs):
+            facts = known.ended.get(job.key, {})
+            job_id = known.submitted.get(submission.name, "")
+            if submission.is_array and job_id and not job_id.startswith("local"):
+                job_id = f"{job_id}_{index}"
+            restarts = [line["data"]["restart"] for line in read_lines(run.events(job.key))
+                        if line["kind"] == ev.JOB_STARTED]
+            out.rows["jobs"].append({
+                "job_key": job.key, "slurm_job_id": "" if job_id.startswith("local") else job_id,
+                "name": f"hh.{identity['run_id']}.{submission.name}", "state": facts.get("state", ""),
+                "exit_code": facts.get("exit_code", ""), "nodes": facts.get("nodes", ""),
+                "start": facts.get("start", ""), "end": facts.get("end", ""), "restarts": max(restarts, default=0),
+                "script_sha256": identity["scripts"].get(submission.name, ""), "script": script,
+            })
+
+
+def _attempt(run: RunDir, case: Case, attempt: Attempt, case_row: int, out: Collected, events: list[Event],
+             progress: dict[tuple[str, int], dict[int, list[tuple[int, int]]]]) -> None:
+    row = len(out.rows["attempts"])
+    folder = run.attempt(attempt.job_key, case.case_id, attempt.folder)
+    expected = {s.node: s for s in attempt.streams}
+    steps: set[str] = set()
+    restored, first = -1, 0
+    ranks_read: set[int] = set()
+    nodes = list(expected) or (list(attempt.nodes[: case.nodes]) if folder.is_dir() else [])
+    for node in nodes:
+        path = folder / f"{node}.stream"
+        said = expected.get(node)
+        data = path.read_bytes() if path.exists() else b""
+        ranks, damage, frames = read_stream(data)
+        want_bytes = said.bytes if said is not None else None
+        want_records = said.records if said is not None else None
+        status, detail = _stream_status(path.exists(), data, want_bytes, frames, len(damage))
+        out.rows["streams"].append({
+            "case_id": case.case_id, "attempt": attempt.index, "node": node, "path": str(path.relative_to(run.path)),
+            "status": status, "bytes": len(data), "expected_bytes": -1 if want_bytes is None else want_bytes,
+            "records": frames, "expected_records": -1 if want_records is None else want_records, "detail": detail,
+        })
+        if status not in ("complete", "gap"):
+            out.problems[case.case_id].append(f"stream of {node} in attempt {attempt.index} is {status}: {detail}")
+        for number, stream in ranks.items():
+            for problem in stream.problems:
+                out.problems[case.case_id].append(f"rank {number} in attempt {attempt.index}: {problem}")
+            if attempt.outcome == at.COMPLETED and not stream.closed:
+                out.problems[case.case_id].append(f"rank {number} in attempt {attempt.index} did not close its records")
+            ranks_read.add(number)
+            events += stream.events
+            _samples(case, case_row, row, number, node, stream, out)
+            for event in stream.events:
+                if event.kind == ev.RANK_STARTED and event.data.get("slurm_step_id"):
+                    steps.add(f"{event.data.get('slurm_job_id', '')}.{event.data['slurm_step_id']}")
+                elif event.kind == ev.CHECKPOINT_RESTORED:
+                    restored = first = max(restored, int(event.data["step"]))
+                elif event.kind == ev.TELEMETRY_ABSENT:
+                    fact = {"node": node, "what": event.data["what"], "reason": event.data["reason"]}
+                    if fact not in out.rows["telemetry_absent"]:
+                        out.rows["telemetry_absent"].append(fact)
+            if number >= 0 and "steps" in stream.columns:
+                progress.setdefault((case.case_id, attempt.index), {})[number] = _progress(stream)
+    missing = sorted(set(range(case.ranks)) - ranks_read)
+    if attempt.outcome == at.COMPLETED and missing:
+        out.problems[case.case_id].append(f"attempt {attempt.index} has no records of ranks {missing}")
+    out.rows["attempts"].append({
+        "case_id": case.case_id, "index": attempt.index, "job_key": attempt.job_key,
+        "slurm_job_id": attempt.slurm_job_id, "restart": attempt.restart, "epoch": attempt.epoch,
+        "nodes": json.dumps(attempt.nodes), "step_ids": json.dumps(sorted(steps)),
+        "rank_nodes": json.dumps(attempt.rank_nodes), "start_wall_ns": attempt.start_wall_ns,
+        "end_wall_ns": attempt.end_wall_ns,
+        "duration_ns": attempt.end_mono_ns - attempt.start_mono_ns if attempt.end_mono_ns else -1,
+        "outcome": attempt.outcome or at.LOST, "reason": attempt.reason, "first_step": first,
+        "last_step": attempt.last_step, "restored_step": restored,
+    })
+
+
+def _stream_status(exists: bool, data: bytes, expected: int | None, frames: int, damaged: int) -> tuple[str, str]:
+    if expected is None:  # its node could not say: it was lost, and what came before may lack two seconds
+        return "gap", f"its node was lost; {frames} records had been shipped" + (", the last one torn" if damaged else "")
+    if not exists:
+        return "missing", f"{expected} bytes were shipped, and the file is not there"
+    if len(data) != expected:
+        return "short", f"{len(data)} bytes of {expected}"
+    if damaged:
+        return "torn", f"{damaged} damaged stretches"
+    return "complete", ""
+
+
+def _dtype(stream: RankStream, table: str) -> np.dtype[Any]:
+    return np.dtype([(c["name"], f"<{c['type']}") for c in stream.columns[table]])
+
+
+def _samples(case: Case, case_row: int, attempt_row: int, rank: int, node: str, stream: RankStream,
+             out: Collected) -> None:
+    for table, packed in stream.samples.items():
+        if not packed:
+            continue
+        where = (case.workload, table) if rank >= 0 else ("telemetry", table)
+        values = np.frombuffer(packed, dtype=_dtype(stream, table))
+        columns = out.samples.setdefault(where, defaultdict(list))
+        facts = {c["name"]: {k: str(c[k]) for k in ("unit", "type", "direction", "definition")}
+                 for c in stream.columns[table]}
+        if out.facts.setdefault(where, facts) != facts:
+            out.problems[case.case_id].append(f"table {where[0]}/{table} of rank {rank} is defined differently from "
+                                              "the one of an earlier rank; its samples were left out")
+            continue
+        keys = {"case": case_row, "attempt": attempt_row, "rank": rank, "node": out.node(node)}
+        for name, value in keys.items():
+            columns[name].append(np.full(len(values), value, dtype="i4"))
+        for name in facts:
+            columns[name].append(values[name])
+
+
+def _progress(stream: RankStream) -> list[tuple[int, int]]:
+    """``(step, wall ns at which it was finished)`` of one rank."""
+    offset = next((e.wall_ns - e.mono_ns for e in stream.events), 0)
+    rows = np.frombuffer(stream.samples["steps"], dtype=_dtype(stream, "steps"))
+    ends = rows["start_mono_ns"] + rows["step_time_ns"] + offset
+    return [(int(s), int(e)) for s, e in zip(rows["step"], ends, strict=True)]
+
+
+def _case(case: Case, attempts: Sequence[Attempt], ending: Mapping[str, Any] | None, known: ledger.Ledger, plan: Plan,
+          out: Collected) -> None:
+    key = next(j.key for s in plan.submissions for j in s.jobs if case.case_id in j.case_ids)
+    if ending is not None:
+        outcome, reason = ending["outcome"], ending["reason"]
+    elif attempts:
+        outcome = attempts[-1].outcome or at.LOST
+        reason = known.ended.get(key, {}).get("reason") or attempts[-1].reason or "nobody wrote how it ended"
+    else:
+        outcome = "not_run"
+        reason = known.ended.get(key, {}).get("reason") or "its job has not reached it"
+    problems = out.problems.get(case.case_id, [])
+    out.rows["cases"].append({
+        "case_id": case.case_id, "label": case.label, "group": case.group, "workload": case.workload,
+        "scaling_mode": case.scaling_mode, "nodes": case.nodes, "ranks": case.ranks,
+        "ranks_per_node": case.ranks_per_node, "repeat": case.repeat, "seed": case.seed, "steps": case.steps,
+        "warmup_steps": case.warmup_steps, "params": json.dumps(dict(case.params), sort_keys=True),
+        "faults": json.dumps(case.to_json()["faults"]), "gates": json.dumps(case.to_json()["gates"]),
+        "recovery": case.recovery, "twin": case.twin, "deterministic": case.deterministic, "attempts": len(attempts),
+        "outcome": outcome, "reason": reason, "evidence": "unknown: " + "; ".join(problems) if problems else "complete",
+    })
+
+
+def _events(events: Sequence[Event], out: Collected) -> None:
+    for event in events:
+        out.rows["events"].append({
+            "wall_ns": event.wall_ns, "mono_ns": event.mono_ns, "host": event.host, "source": event.source,
+            "kind": event.kind, "case_id": event.case_id, "attempt": event.attempt, "rank": event.rank,
+            "data": json.dumps(dict(event.data), sort_keys=True),
+        })
+        if event.kind == ev.CHECK:
+            out.rows["checks"].append({
+                "case_id": event.case_id, "attempt": event.attempt, "rank": event.rank,
+                **{k: event.data[k] for k in ("name", "passed", "expected", "observed", "detail")},
+            })
+
+
+def _faults(case: Case, attempts: Sequence[Attempt], events: Sequence[Event],
+            progress: Mapping[tuple[str, int], Mapping[int, Sequence[tuple[int, int]]]], out: Collected) -> None:
+    for fault in case.faults:
+        mine = [e for e in events if e.data.get("fault_id") == fault.fault_id]
+        first = {e.kind: e for e in reversed(mine)}
+        requested, injected = first.get(ev.FAULT_REQUESTED), first.get(ev.FAULT_INJECTED)
+        observed, healed = first.get(ev.FAULT_OBSERVED), first.get(ev.FAULT_HEALED)
+        attempt = requested.attempt if requested is not None else -1
+        t1 = injected.wall_ns if injected is not None else 0
+        detected = _detected(case, events, attempt, t1)
+        new, recovered = _recovered(case, attempts, attempt, progress)
+        out.rows["faults"].append({
+            "fault_id": fault.fault_id, "case_id": case.case_id, "attempt": attempt, "kind": fault.kind,
+            "requested_kind": fault.requested_kind,
+            "target": str(requested.data["node"]) if requested is not None else "", "at_step": fault.at_step,
+            "expect": fault.expect, "requested": requested is not None, "observed": observed is not None,
+            "healed": healed is not None,
+            "requested_wall_ns": requested.wall_ns if requested else 0, "injected_wall_ns": t1,
+            "observed_wall_ns": observed.wall_ns if observed else 0, "detected_wall_ns": detected,
+            "first_step_wall_ns": new, "recovered_wall_ns": recovered,
+            "healed_wall_ns": healed.wall_ns if healed else 0,
+            "evidence": json.dumps({e.kind: dict(e.data) for e in mine}, sort_keys=True),
+        })
+
+
+def _detected(case: Case, events: Sequence[Event], attempt: int, t1: int) -> int:
+    """t2: the first sign from any detector after the effect. A silent node's event belongs to no case."""
+    if not t1:
+        return 0
+    signs = [e.wall_ns for e in events if e.kind in DETECTORS and e.wall_ns >= t1 and e.attempt in (attempt, -1)]
+    return min(signs, default=0)
+
+
+def _recovered(case: Case, attempts: Sequence[Attempt], attempt: int,
+               progress: Mapping[tuple[str, int], Mapping[int, Sequence[tuple[int, int]]]]) -> tuple[int, int]:
+    """t7 and t8: the first new step of every rank, and progress past the highest step before the fault."""
+    before = [s for index in range(attempt + 1) for steps in progress.get((case.case_id, index), {}).values()
+              for s, _ in steps]
+    if attempt < 0 or not before:
+        return 0, 0
+    highest = max(before)
+    first = passed = 0
+    for later in attempts:
+        if later.index <= attempt:
+            continue
+        ranks = progress.get((case.case_id, later.index), {})
+        if len(ranks) < case.ranks or any(not steps for steps in ranks.values()):
+            continue
+        first = first or max(steps[0][1] for steps in ranks.values())
+        beyond = [min((t for s, t in steps if s > highest), default=0) for steps in ranks.values()]
+        if all(beyond):
+            passed = max(beyond)
+            break
+    return first, passed
+
+
+def _write(run: RunDir, identity: Mapping[str, Any], site: Mapping[str, Any], out: Collected) -> None:
+    cpus = os.cpu_count() or 1
+    local = site["launcher"] == "local"
+    oversubscribed = any(
+        (c["ranks"] > cpus) if local else (c["ranks_per_node"] > site["node"]["cpus"]) for c in out.rows["cases"]
+    )
+    attributes = {
+        "campaign": identity["campaign"], "description": identity["description"], "run_id": identity["run_id"],
+        "site": site["name"], "site_kind": site["kind"], "launcher": site["launcher"],
+        "emulated": site["kind"] == "emulated", "oversubscribed": oversubscribed,
+        "campaign_yaml": run.campaign_text.read_text(encoding="utf-8"),
+        "site_yaml": run.site_text.read_text(encoding="utf-8"),
+        "created_wall_ns": identity["created_wall_ns"], "collected_wall_ns": time.time_ns(),
+        "harness_version": __version__, "planned_with_version": identity["harness_version"],
+        "git_commit": identity["git_commit"], "code_sha256": identity["code_sha256"],
+        "command": identity["command"], "environment": json.dumps(identity["environment"], sort_keys=True),
+        "slurm_version": identity["slurm_version"],
+    }
+    with Writer(run.results, attributes) as writer:
+        for name, fields in TABLES.items():
+            rows = out.rows[name]
+            writer.table(name, {f.name: [row[f.name] for row in rows] for f in fields})
+        for (workload, table), columns in sorted(out.samples.items()):
+            writer.samples(workload, table, {n: np.concatenate(v) for n, v in columns.items()},
+                           out.facts[workload, table])

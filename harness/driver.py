@@ -1,0 +1,412 @@
+"""The driver: compares plan, ledger and cluster, decides in a pure function, acts once, and again.
+
+It can be killed at any instruction; started again on the same run folder it goes on. One driver at a
+time holds the run's lock. It asks the scheduler one question a poll, and reads how far cases are from
+the run folder, which costs the scheduler nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness import ledger, local
+from harness.faults import tools
+from harness.ledger import Ledger
+from harness.model import event as ev
+from harness.model.case import Case, Plan, Submission
+from harness.model.event import Event
+from harness.rundir import RunDir, RunFolderError, append_line, read_lines
+from harness.runtime.fault_runner import heal
+from harness.slurm import query
+from harness.slurm.commands import CommandError, CommandTimeout
+from harness.slurm.query import JobRow
+from harness.slurm.states import Kind, is_over, kind_of
+
+LAG_S = 90.0  # how long after sbatch the accounts may not know the job yet
+MAX_POLL_S = 15.0
+LOOKUP_WAIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Call sbatch for a submission that is certainly not in the queue."""
+
+    submission: Submission
+
+
+@dataclass(frozen=True)
+class LookUp:
+    """Ask whether a submission of unknown outcome is in the queue."""
+
+    submissions: tuple[Submission, ...]
+
+
+@dataclass(frozen=True)
+class End:
+    """A job has ended; write it down."""
+
+    key: str
+    facts: Mapping[str, Any]
+
+
+Action = Submit | LookUp | End
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of the cluster and the run folder at one moment."""
+
+    rows: Mapping[str, JobRow]  # job key -> Slurm's word
+    ends: Mapping[str, Mapping[str, Any]]  # job key -> the supervisor's last word
+    wall_ns: int
+
+
+def reconcile(plan: Plan, known: Ledger, seen: Seen, *, one_at_a_time: bool = False) -> list[Action]:
+    """What to do next. Pure; the order is the plan's.
+
+    A submission that was begun and has no job id is looked up before anything else is done with it. A
+    job is over when its supervisor said so, or when Slurm says so in a state that cannot change.
+    """
+    actions: list[Action] = []
+    unclear = tuple(
+        s for s in plan.submissions
+        if s.name in known.submitting and s.name not in known.submitted and s.name not in known.refused
+    )
+    if unclear:
+        actions.append(LookUp(unclear))
+    busy = False
+    for submission in plan.submissions:
+        name = submission.name
+        if name in known.refused:
+            for job in submission.jobs:
+                if job.key not in known.ended:
+                    actions.append(End(job.key, {"state": "REFUSED", "reason": known.refused[name]}))
+            continue
+        if name not in known.submitted:
+            if name not in known.submitting and not (one_at_a_time and busy):
+                actions.append(Submit(submission))
+                busy = True
+            continue
+        for job in submission.jobs:
+            if job.key in known.ended:
+                continue
+            row, end = seen.rows.get(job.key), seen.ends.get(job.key)
+            if row is not None and is_over(row.state):
+                actions.append(End(job.key, _facts(row, end)))
+            elif end is not None and row is None:
+                actions.append(End(job.key, {"state": "", "reason": "", "job_id": end["job_id"]}))
+            else:
+                busy = True
+    return actions
+
+
+def _facts(row: JobRow, end: Mapping[str, Any] | None) -> dict[str, Any]:
+    reason = "" if end is not None else f"Slurm says {row.state} (exit code {row.exit_code or 'unknown'})"
+    return {"state": row.state, "exit_code": row.exit_code, "nodes": row.nodes, "start": row.start, "end": row.end,
+            "job_id": row.job_id, "reason": reason}
+
+
+@dataclass
+class CaseView:
+    """How one case is, for people; from the run folder alone."""
+
+    case: Case
+    state: str  # planned, queued, running, a Slurm state, or an outcome
+    step: int = 0
+    attempts: int = 0
+    reason: str = ""
+    job_id: str = ""
+
+
+class Driver:
+    """Drives one run."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.plan = Plan.from_json(run.read_json(run.plan))
+        self.site = run.read_json(run.site)
+        self.identity = run.read_json(run.identity)
+        self.local = self.site["launcher"] == "local"
+        self.calls = 0
+        self.trouble = ""  # what the scheduler last answered instead of an answer
+
+    # --- one driver at a time -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[None]:
+        """Hold the run; the kernel gives it back when this process ends, however it ends.
+
+        Raises:
+            RunFolderError: another driver holds it, or the folder cannot be written.
+        """
+        try:
+            descriptor = os.open(self.run.lease, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise RunFolderError(f"{self.run.path}: cannot be written ({error.strerror}); "
+                                 "a run is driven by the user who planned it") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise RunFolderError(
+                f"{self.run.path}: another `harness run` drives it; watch it with `harness status {self.run.path}`"
+            ) from None
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    # --- looking --------------------------------------------------------------------------------------
+
+    def _key(self, submission: Submission, index: int, job_id: str) -> str:
+        return f"{job_id}_{index}" if submission.is_array else job_id
+
+    def look(self, known: Ledger, *, ask: bool = True) -> Seen:
+        """What is known now; with ``ask``, one question to the scheduler for all open jobs.
+
+        A scheduler that does not answer is not an error: ``trouble`` says so, and its rows are missing.
+        """
+        rows: dict[str, JobRow] = {}
+        ends: dict[str, Mapping[str, Any]] = {}
+        open_ids: list[str] = []
+        for submission in self.plan.submissions:
+            job_id = known.submitted.get(submission.name)
+            if job_id is None:
+                continue
+            unended = [j for j in submission.jobs if j.key not in known.ended]
+            for job in unended:
+                if self.run.end(job.key).exists():
+                    with contextlib.suppress(RunFolderError):
+                        ends[job.key] = self.run.read_json(self.run.end(job.key))
+            if not unended:
+                continue
+            if self.local:
+                alive = local.is_alive(job_id)
+                for job in unended:
+                    if job.key in ends or not alive:
+                        state = "COMPLETED" if job.key in ends else "FAILED"
+                        rows[job.key] = JobRow(job_id, "", state, "", "this machine")
+            else:
+                open_ids.append(job_id)
+        if open_ids and ask:
+            by_id = {row.job_id: row for row in self._ask(open_ids)}
+            for submission in self.plan.submissions:
+                job_id = known.submitted.get(submission.name, "")
+                for index, job in enumerate(submission.jobs):
+                    row = by_id.get(self._key(submission, index, job_id))
+                    if row is not None and job.key not in known.ended:
+                        rows[job.key] = row
+        return Seen(rows, ends, time.time_ns())
+
+    def _ask(self, ids: Sequence[str]) -> list[JobRow]:
+        self.calls += 1
+        try:
+            rows = query.ask(ids, accounting=self.site["accounting"], timeout_s=self.site["scheduler"]["call_timeout_s"])
+        except CommandError as error:
+            self.trouble = str(error)
+            return []
+        self.trouble = ""
+        return rows
+
+    # --- acting ---------------------------------------------------------------------------------------
+
+    def name(self, submission: Submission) -> str:
+        """The job's name in Slurm: the key by which it is found again."""
+        return f"hh.{self.identity['run_id']}.{submission.name}"
+
+    def apply(self, actions: Sequence[Action]) -> None:
+        """Do what was decided, each thing once, each written down before the next."""
+        for action in actions:
+            if isinstance(action, Submit):
+                self._submit(action.submission)
+            elif isinstance(action, LookUp):
+                self._look_up(action.submissions)
+            else:
+                ledger.write(self.run, ledger.ENDED, action.key, facts=dict(action.facts))
+
+    def _submit(self, submission: Submission) -> None:
+        ledger.write(self.run, ledger.SUBMITTING, submission.name)
+        try:
+            if self.local:
+                job_id = local.submit(self.run, submission)
+            else:
+                from harness.slurm.executor import TemplateExecutor
+
+                self.calls += 1
+                executor = TemplateExecutor(self.run.path, self.site["scheduler"]["call_timeout_s"])
+                job_id = executor.send(submission, self.run.script(submission.name), self.name(submission))
+        except CommandTimeout as error:
+            self.trouble = str(error)  # unknown outcome: it will be looked up by its name
+            return
+        except CommandError as error:
+            if "Socket timed out" in str(error) or "Unable to contact slurm controller" in str(error):
+                self.trouble = str(error)
+                return
+            ledger.write(self.run, ledger.REFUSED, submission.name, why=str(error))
+            return
+        ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id=job_id, calls=0 if self.local else 1)
+
+    def _look_up(self, submissions: Sequence[Submission]) -> None:
+        if self.local:  # the ledger's line follows the start at once: only a kill between the two leads here
+            for submission in submissions:
+                if not any(self.run.job(job.key).exists() for job in submission.jobs):
+                    self._submit(submission)
+                elif all(self.run.end(job.key).exists() for job in submission.jobs):
+                    ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id="local.0.0")
+            return
+        self.calls += 1
+        try:
+            found = query.find_by_name(
+                [self.name(s) for s in submissions], accounting=self.site["accounting"],
+                timeout_s=self.site["scheduler"]["call_timeout_s"],
+            )
+        except CommandError as error:
+            self.trouble = str(error)
+            return
+        known = ledger.read(self.run)
+        for submission in submissions:
+            job_id = found.get(self.name(submission))
+            waited_s = (time.time_ns() - known.submitting[submission.name]) / 1e9
+            if job_id is not None:
+                ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id=job_id, looked_up=True)
+            elif waited_s > LOOKUP_WAIT_S:  # the controller answered and does not know it
+                self._submit(submission)
+
+    # --- the loop -------------------------------------------------------------------------------------
+
+    def drive(self, tell: Callable[[list[CaseView], str], None]) -> bool:
+        """Reconcile until every job has ended, then undo faults that are left; True when all is done.
+
+        Args:
+            tell: is given the cases and the scheduler's trouble about twice a second.
+        """
+        poll_s = float(self.site["scheduler"]["poll_s"])
+        next_ask, wait = 0.0, poll_s
+        before: object = None
+        while True:
+            known = ledger.read(self.run)
+            ask = time.monotonic() >= next_ask
+            seen = self.look(known, ask=ask)
+            actions = reconcile(self.plan, known, seen, one_at_a_time=self.local)
+            if not self.local and not ask:  # a LookUp is a question as well
+                actions = [a for a in actions if not isinstance(a, LookUp)]
+            self.apply(actions)
+            known = ledger.read(self.run)
+            views = self.views(known, seen)
+            tell(views, self.trouble)
+            if all(job.key in known.ended for s in self.plan.submissions for job in s.jobs):
+                self.heal_left()
+                return True
+            if ask:
+                state = {k: r.state for k, r in seen.rows.items()}, dict(seen.ends)
+                wait = poll_s if state != before or seen.ends else min(wait * 1.5, MAX_POLL_S)
+                before = state
+                next_ask = time.monotonic() + wait * random.uniform(0.9, 1.1)
+            elif seen.ends:
+                next_ask = min(next_ask, time.monotonic() + poll_s)
+            time.sleep(0.4)
+
+    def heal_left(self) -> list[str]:
+        """Undo every fault that is on record as requested and not as healed; returns what could not be undone."""
+        problems = []
+        for case in self.plan.cases:
+            if not case.faults:
+                continue
+            facts: dict[str, dict[str, Any]] = {}
+            for source in [self.run.events(j.key) for s in self.plan.submissions for j in s.jobs
+                           if case.case_id in j.case_ids] + [self.run.driver_events]:
+                for line in read_lines(source):
+                    if line["case_id"] == case.case_id and line["kind"].startswith("fault."):
+                        facts.setdefault(line["data"]["fault_id"], {})[line["kind"]] = line["data"]
+            for fault_id, found in facts.items():
+                if ev.FAULT_REQUESTED in found and ev.FAULT_HEALED not in found:
+                    data = found[ev.FAULT_REQUESTED]
+                    healed, evidence = asyncio.run(heal(_Outside(self.site), data["fault"], data["node"]))
+                    kind = ev.FAULT_HEALED if healed else ev.FAULT_REFUSED
+                    append_line(self.run.driver_events, Event(
+                        kind, time.time_ns(), time.monotonic_ns(), os.uname().nodename, "driver", case.case_id,
+                        data={"fault_id": fault_id, "fault": data["fault"], "node": data["node"], "evidence": evidence},
+                    ).to_json())
+                    if not healed:
+                        problems.append(f"{data['fault']} on {data['node']} is not healed: {evidence}")
+        return problems
+
+    def views(self, known: Ledger, seen: Seen) -> list[CaseView]:
+        """All cases as they are, in the plan's order."""
+        found: dict[str, CaseView] = {}
+        for submission in self.plan.submissions:
+            for index, job in enumerate(submission.jobs):
+                state, job_id = "planned", ""
+                if submission.name in known.submitted:
+                    job_id = self._key(submission, index, known.submitted[submission.name])
+                    row = seen.rows.get(job.key)
+                    state = row.state.lower() if row is not None and not is_over(row.state) else "queued"
+                lines = list(read_lines(self.run.attempts(job.key)))
+                now: dict[str, Any] = {}
+                if job.key not in known.ended:
+                    with contextlib.suppress(RunFolderError):
+                        now = self.run.read_json(self.run.progress(job.key))
+                for case_id in job.case_ids:
+                    found[case_id] = self._view(job.key, case_id, state, job_id, lines, now, known)
+        return [found[c.case_id] for c in self.plan.cases]
+
+    def _view(self, key: str, case_id: str, state: str, job_id: str, lines: Sequence[Mapping[str, Any]],
+              now: Mapping[str, Any], known: Ledger) -> CaseView:
+        view = CaseView(self.plan.case(case_id), state, job_id=job_id)
+        for line in lines:
+            if line["what"] == "attempt" and line["attempt"]["case_id"] == case_id:
+                view.attempts = line["attempt"]["index"] + 1
+                view.state = line["attempt"]["outcome"] or "running"
+                view.reason = line["attempt"]["reason"]
+                view.step = line["attempt"]["last_step"] + 1
+            elif line["what"] == "case_ended" and line["case_id"] == case_id:
+                view.state, view.reason = line["outcome"], line["reason"]
+                return view
+        if now.get("case_id") == case_id and view.state == "running":
+            view.step = now["step"]
+        elif view.attempts and view.state != "running" and key not in known.ended:
+            view.state = "requeued"
+        if key in known.ended:
+            view.state = "lost" if view.attempts else "not_run"
+            view.reason = known.ended[key].get("reason") or view.reason or "its job ended before it ran"
+        return view
+
+    def queued(self) -> list[str]:
+        """Job ids that may still be in the queue or running."""
+        known = ledger.read(self.run)
+        return [
+            known.submitted[s.name] for s in self.plan.submissions
+            if s.name in known.submitted and any(j.key not in known.ended for j in s.jobs)
+        ]
+
+
+class _Outside:
+    """Tools of whoever heals from outside the job: see ``harness.faults.Tools``."""
+
+    def __init__(self, site: Mapping[str, Any]) -> None:
+        self._site = site
+
+    async def power(self, action: str, node: str) -> dict[str, Any]:
+        return await tools.power((self._site.get("power") or {}).get("command", []), action, node)
+
+    def tell_agent(self, node: str, message: str) -> None:
+        """No agent is left."""
+
+    def lost(self, node: str) -> str:
+        return "its job has ended"
+
+    async def slurm_state(self, node: str) -> str:
+        return "" if self._site["launcher"] == "local" else await tools.slurm_state(node)
+
+
+def is_held(state: str) -> bool:
+    """Whether a person has to release the job before it goes on."""
+    return state.upper() in ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD") or kind_of(state) is Kind.UNKNOWN

@@ -1,0 +1,40 @@
+"""node.power_off: the site's power command takes the node's power away, as a failed supply would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.faults import Tools
+
+# Node states of sinfo(1) in which Slurm will use the node again; flags such as * or ~ mean it does not answer.
+_USABLE = {"IDLE", "ALLOCATED", "MIXED", "COMPLETING"}
+
+
+class NodePowerOff:
+    """Power off, and on again to heal."""
+
+    async def inject(self, tools: Tools, node: str) -> dict[str, Any]:
+        """Power off."""
+        return await tools.power("off", node)
+
+    async def verify_effect(self, tools: Tools, node: str) -> dict[str, Any] | None:
+        """Two views must agree: the power command says off, and the node's agent is silent."""
+        silent = tools.lost(node)
+        if not silent:
+            return None
+        status = await tools.power("status", node)
+        return {"power": status["said"], "agent": silent} if status["said"] == "off" else None
+
+    async def heal(self, tools: Tools, node: str) -> dict[str, Any]:
+        """Power on."""
+        return await tools.power("on", node)
+
+    async def verify_healed(self, tools: Tools, node: str) -> dict[str, Any] | None:
+        """The power command says on, and Slurm uses the node again."""
+        status = await tools.power("status", node)
+        state = await tools.slurm_state(node)
+        usable = not state or state in _USABLE
+        return {"power": status["said"], "slurm": state} if status["said"] == "on" and usable else None
+
+
+FAULT = NodePowerOff

@@ -1,0 +1,46 @@
+"""The harness as it is now, in one file of the run folder: queued jobs run what was planned.
+
+A ``git pull`` between submission and start changes nothing, and a compute node reads one file instead
+of a hundred. Byte code is put beside the source; another interpreter version falls back to the source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import py_compile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import harness
+
+# What runs inside jobs or on behalf of them; the login node's modules stay out.
+PARTS = (
+    "__init__.py", "__main__.py", "rundir.py", "local.py", "model/*.py", "runtime/*.py", "workloads/*.py", "faults/*.py",
+    "telemetry/*.py", "slurm/__init__.py", "slurm/commands.py", "slurm/states.py", "devcluster/*.py", "cli.py",
+)
+
+
+def freeze(target: Path) -> str:
+    """Write the zip file, synced; returns the SHA-256 of its sources."""
+    root = Path(harness.__file__).parent
+    files = sorted({path for pattern in PARTS for path in root.glob(pattern)})
+    digest = hashlib.sha256()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive, tempfile.TemporaryDirectory() as scratch:
+        for path in files:
+            name = f"harness/{path.relative_to(root)}"
+            source = path.read_bytes()
+            digest.update(name.encode() + b"\0" + source + b"\0")
+            archive.writestr(zipfile.ZipInfo(name), source)
+            compiled = Path(scratch) / "module.pyc"
+            py_compile.compile(
+                str(path), cfile=str(compiled), dfile=name, doraise=True,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
+            archive.writestr(zipfile.ZipInfo(f"{name}c"), compiled.read_bytes())
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(target)
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""Site ``local``: jobs as plain processes on this machine. It imitates no Slurm; it starts supervisors.
+
+A submission is one detached runner process, known by its pid and start time, which runs the
+submission's jobs in turn and starts a job again when its supervisor asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness.model.case import Plan, Submission
+from harness.rundir import RunDir
+from harness.runtime.launcher import EXIT_REQUEUE
+from harness.slurm.commands import clean_environment
+
+MAX_RESTARTS = 20  # a bound on the runner alone; a case's own limit is its max_restarts
+
+
+def start_time(pid: int) -> str:
+    """Start time of a process in clock ticks since boot, proc(5) field 22; "" when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def submit(run: RunDir, submission: Submission) -> str:
+    """Start a submission's runner; returns its id, ``local.<pid>.<start time>``."""
+    run.logs.mkdir(exist_ok=True)
+    log = run.logs / f"{submission.name}-local.out"
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness.local", str(run.path), submission.name], stdin=subprocess.DEVNULL,
+            stdout=descriptor, stderr=descriptor, start_new_session=True, cwd=run.path,
+            env={**clean_environment(os.environ), "PYTHONPATH": str(run.code)},
+        )
+    finally:
+        os.close(descriptor)
+    return f"local.{process.pid}.{start_time(process.pid)}"
+
+
+def is_alive(job_id: str) -> bool:
+    """Whether the runner of that id still runs."""
+    _, pid, started = job_id.split(".")
+    now = start_time(int(pid))
+    return bool(now) and now == started
+
+
+def cancel(job_id: str, deadline_s: float = 20.0) -> None:
+    """End a runner and its supervisor: first asked, so that they write down how it ended, then made to."""
+    _, pid, _ = job_id.split(".")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        end = time.monotonic() + deadline_s
+        while is_alive(job_id) and time.monotonic() < end:
+            os.killpg(int(pid), number)
+            time.sleep(0.5)
+
+
+def main(arguments: list[str]) -> int:
+    """The runner: ``python -m harness.local RUN SUBMISSION``."""
+    run, name = RunDir(arguments[0]), arguments[1]
+    plan = Plan.from_json(run.read_json(run.plan))
+    submission = next(s for s in plan.submissions if s.name == name)
+    worst = 0
+    for index, job in enumerate(submission.jobs):
+        for restart in range(MAX_RESTARTS + 1):
+            code = subprocess.call(["bash", str(run.script(name))], env={
+                **os.environ, "HARNESS_LOCAL_JOB": f"local-{job.key}", "HARNESS_ARRAY_INDEX": str(index),
+                "HARNESS_RESTART_COUNT": str(restart),
+            })
+            if code != EXIT_REQUEUE:
+                break
+        worst = max(worst, abs(code))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""Events: what happened, once. Standard library only.
+
+A fault's three facts are events of their own kind; none of them is inferred from another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# The life of a job and its attempts
+JOB_STARTED = "job.started"
+JOB_ENDED = "job.ended"
+JOB_REQUEUED = "job.requeued"
+AGENT_CONNECTED = "agent.connected"
+NODE_SILENT = "node.silent"  # no beat from its agent for a lease
+ATTEMPT_STARTED = "attempt.started"
+ATTEMPT_ENDED = "attempt.ended"
+RANK_STARTED = "rank.started"
+RANK_EXITED = "rank.exited"
+RANK_RAISED = "rank.raised"
+WORLD_WRONG = "world.wrong_size"
+FIRST_STEP = "rank.first_step"  # the first step an attempt finished, on one rank
+# Faults, and the three facts each leaves
+FAULT_REQUESTED = "fault.requested"  # t0
+FAULT_INJECTED = "fault.injected"  # t1: the call returned
+FAULT_OBSERVED = "fault.observed"  # t1v: the effect is verified
+FAULT_HEALED = "fault.healed"
+FAULT_REFUSED = "fault.refused"
+# Checkpoints
+CHECKPOINT_COMMITTED = "checkpoint.committed"
+CHECKPOINT_REFUSED = "checkpoint.refused"  # did not verify; an older one is tried
+CHECKPOINT_RESTORED = "checkpoint.restored"
+# Answers
+CHECK = "check"  # data: name, passed, expected, observed, detail
+RESULT = "result"  # data: name, value (a digest, a residual ...)
+TELEMETRY_ABSENT = "telemetry.absent"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened; ``rank`` is -1 and ``case_id`` is "" where they do not apply."""
+
+    kind: str
+    wall_ns: int
+    mono_ns: int
+    host: str
+    source: str  # "supervisor", "agent", "rank", "driver"
+    case_id: str = ""
+    attempt: int = -1
+    rank: int = -1
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as JSON-ready data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Event:
+        """Rebuild an event from ``to_json``'s data."""
+        return cls(**data)

@@ -1,0 +1,34 @@
+"""Verdicts: the words for a judgement and how they combine. Deciding is done in ``analysis`` only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+
+
+class Verdict(str, Enum):
+    """What is concluded of one case. No evidence is ``UNKNOWN``, never ``PASS``."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    WITHIN_NOISE = "within noise"
+    INVALID = "invalid"  # a fault was requested but its effect was not observed
+    UNKNOWN = "unknown"
+
+
+# Exit codes of `harness judge` and of `harness run`.
+EXIT_PASS = 0
+EXIT_FAIL = 1
+EXIT_USAGE = 2
+EXIT_UNKNOWN = 3
+EXIT_UNFINISHED = 4  # more to do: interrupted, or cases still queued
+
+
+def exit_code(verdicts: Iterable[Verdict]) -> int:
+    """0 when all pass (within noise counts), 1 when any fails, else 3; no verdict at all is 3."""
+    seen = set(verdicts)
+    if Verdict.FAIL in seen:
+        return EXIT_FAIL
+    if not seen or seen & {Verdict.UNKNOWN, Verdict.INVALID}:
+        return EXIT_UNKNOWN
+    return EXIT_PASS

@@ -1,0 +1,79 @@
+"""How a run looks while it runs: a live table on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from harness.driver import CaseView
+
+Tell = Callable[[list[CaseView], str], None]
+
+_STYLES = {"completed": "green", "failed": "red", "lost": "red", "not_run": "red", "node_lost": "yellow",
+           "interrupted": "yellow", "requeued": "yellow", "running": "cyan"}
+
+
+def line(view: CaseView) -> str:
+    """One case in one line."""
+    attempts = f", attempt {view.attempts}" if view.attempts > 1 else ""
+    job = f"  job {view.job_id}" if view.job_id and not view.job_id.startswith("local") else ""
+    reason = f"  {view.reason}" if view.reason and view.state != "completed" else ""
+    return f"{view.case.label:<28} {view.state:<12} {view.step:>5}/{view.case.steps}{attempts}{job}{reason}"
+
+
+@contextlib.contextmanager
+def watcher(title: str, *, plain: bool) -> Iterator[Tell]:
+    """Something that shows the cases each time it is told them."""
+    if plain or not sys.stdout.isatty():
+        yield _Lines().tell
+        return
+    from rich.live import Live
+
+    started = time.monotonic()
+    with Live(refresh_per_second=4, transient=False) as live:
+        yield lambda views, trouble: live.update(_table(title, views, trouble, time.monotonic() - started))
+
+
+class _Lines:
+    """A line whenever a case changes its state."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[str, int]] = {}
+        self._trouble = ""
+
+    def tell(self, views: list[CaseView], trouble: str) -> None:
+        for view in views:
+            now = (view.state, view.attempts)
+            if self._before.get(view.case.case_id) != now:
+                self._before[view.case.case_id] = now
+                if view.state not in ("planned", "queued"):
+                    print(line(view), flush=True)
+        if trouble and trouble != self._trouble:
+            print(f"the scheduler does not answer, trying again: {trouble}", file=sys.stderr, flush=True)
+        self._trouble = trouble
+
+
+def _table(title: str, views: list[CaseView], trouble: str, seconds: float) -> object:
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{escape(title)}  {int(seconds) // 60}:{int(seconds) % 60:02}", title_justify="left")
+    for name in ("case", "workload", "state", "progress", "attempt", "job"):
+        table.add_column(name)
+    for view in views:
+        done = view.case.steps if view.state == "completed" else view.step
+        table.add_row(
+            escape(view.case.label), view.case.workload, Text(view.state, style=_STYLES.get(view.state, "")),
+            ProgressBar(total=view.case.steps, completed=done, width=20), str(view.attempts or ""),
+            "" if view.job_id.startswith("local") else view.job_id,
+        )
+    over = sum(v.state in ("completed", "failed", "lost", "not_run") for v in views)
+    words = Text(f"{over} of {len(views)} cases ended")
+    if trouble:
+        words.append(f"; the scheduler does not answer, trying again: {trouble}", style="yellow")
+    return Group(table, words)

@@ -1,0 +1,397 @@
+"""One agent a node: starts torch ranks, watches all ranks of its node, ships their records, keeps the lease.
+
+It lives through every attempt of its job. It needs no help from a rank's Python main thread, which is
+stuck in a collective when it matters: it holds a pidfd of each rank and reads its mapped page.
+Standard library only; telemetry is recorded where its libraries are there, and its absence where not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.model import event as ev
+from harness.model.event import Event
+from harness.runtime import page, recorder
+from harness.runtime.channel import Channel, ChannelClosed, Message, connect
+from harness.telemetry import Telemetry
+
+WATCH_S = 0.05
+BEAT_S = 0.2
+SHIP_S = 0.25
+SYNC_S = 1.0
+TELEMETRY_S = 1.0
+CONNECT_S = 60.0
+FORKSERVER_READY_S = 120.0
+
+
+@dataclass
+class Rank:
+    """One rank of this node, as seen from outside."""
+
+    number: int
+    pidfd: int = -1
+    progress: page.Progress | None = None
+    exit_status: int | None = None
+    gone: bool = False
+    reported: bool = False
+
+
+@dataclass
+class Shipper:
+    """Appends whole frames of the node-local files to one file on shared storage. Runs off the event loop."""
+
+    source: Path
+    target: Path
+    offsets: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    records: int = 0
+    synced: float = 0.0
+
+    def ship(self, *, sync: bool) -> None:
+        """Move what is new; ``sync`` forces it to storage at once."""
+        descriptor = os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            for path in sorted(self.source.glob("*.rec")):
+                with path.open("rb") as file:
+                    file.seek(self.offsets.get(path.name, 0))
+                    data = file.read()
+                length, count = recorder.split(data)
+                view = memoryview(data)[:length]
+                while view:
+                    view = view[os.write(descriptor, view) :]
+                self.offsets[path.name] = self.offsets.get(path.name, 0) + length
+                self.bytes += length
+                self.records += count
+            now = time.monotonic()
+            if sync or now - self.synced >= SYNC_S:
+                os.fsync(descriptor)
+                self.synced = now
+        finally:
+            os.close(descriptor)
+
+
+class Agent:
+    """The agent of one node."""
+
+    def __init__(self, channel: Channel, node: str, root: Path, lease_s: float) -> None:
+        self.channel, self.node, self.root, self.lease_s = channel, node, root, lease_s
+        self.heard = time.monotonic()
+        self.forkserver: asyncio.subprocess.Process | None = None
+        self.ranks: dict[int, Rank] = {}
+        self.folder: Path | None = None
+        self.shipper: Shipper | None = None
+        self.records: recorder.Recorder | None = None
+        self.case_id, self.attempt = "", -1
+        self.telemetry = Telemetry()
+        self._shipping: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+
+    # --- what the supervisor asks for ---------------------------------------------------------------
+
+    async def serve(self) -> int:
+        """Do as the supervisor says until it says quit, is gone, or its lease expires."""
+        watching = asyncio.create_task(self._watch())
+        receiving = asyncio.create_task(self._receive())
+        try:
+            await asyncio.wait({watching, receiving}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (watching, receiving):
+                if task.done():
+                    return task.result()
+            return 1
+        finally:
+            watching.cancel()
+            receiving.cancel()
+            await self._finish()
+            if self.forkserver is not None and self.forkserver.returncode is None:
+                self.forkserver.kill()
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    async def _receive(self) -> int:
+        while True:
+            try:
+                message = await self.channel.receive()
+            except ChannelClosed as error:
+                print(f"supervisor gone ({error}): stopping the ranks of this node", file=sys.stderr, flush=True)
+                return 3
+            self.heard = time.monotonic()
+            kind = message["type"]
+            if kind == "prepare":
+                self._run(self._prepare(message))
+            elif kind == "start":
+                self._start(message)
+            elif kind == "finish":
+                self._run(self._finished(message))
+            elif kind == "die":
+                self._die()
+            elif kind == "quit":
+                return 0
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something slow beside the receiving of beats; its failure ends the agent."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = task.exception()
+
+    async def _finished(self, message: Message) -> None:
+        await self._finish()
+        shipped = self.shipper
+        self.channel.send(
+            "finished", case_id=message["case_id"], attempt=message["attempt"], bytes=shipped.bytes if shipped else 0,
+            records=shipped.records if shipped else 0,
+        )
+        self.shipper = None
+
+    async def _prepare(self, message: Message) -> None:
+        self.folder = self.root / message["case_id"] / message["attempt"]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        problem, facts = "", {}
+        if message["torch"] and (self.forkserver is None or self.forkserver.returncode is not None):
+            problem, facts = await self._start_forkserver(Path(message["log"]))
+        with socket.socket() as probe:
+            probe.bind((self.channel.local_address, 0))
+            port = probe.getsockname()[1]
+        self.channel.send(
+            "prepared", case_id=message["case_id"], attempt=message["attempt"], folder=str(self.folder), address=self.channel.local_address,
+            port=port, interface=interface_of(self.channel.local_address), gpus=self.telemetry.gpu_count,
+            problem=problem, **facts,
+        )
+
+    async def _start_forkserver(self, log: Path) -> tuple[str, dict[str, Any]]:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self.forkserver = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "harness.runtime.forkserver", stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE, stderr=descriptor,
+            )
+        finally:
+            os.close(descriptor)
+        assert self.forkserver.stdout is not None  # it was asked for as a pipe
+        try:
+            line = await asyncio.wait_for(self.forkserver.stdout.readline(), FORKSERVER_READY_S)
+            ready = json.loads(line)
+        except (asyncio.TimeoutError, ValueError):
+            with contextlib.suppress(ProcessLookupError):
+                self.forkserver.kill()
+            return f"torch cannot be imported on {self.node} by {sys.executable}; see {log}", {}
+        self._run(self._hear_forkserver(self.forkserver.stdout))
+        return "", {"torch": ready["torch"], "torch_import_ns": ready["import_ns"], "torch_cuda": ready["cuda"]}
+
+    async def _hear_forkserver(self, stream: asyncio.StreamReader) -> None:
+        pids: dict[int, int] = {}
+        while line := await stream.readline():
+            message = json.loads(line)
+            if message["type"] == "forked":
+                pids[message["pid"]] = message["rank"]
+                rank = self.ranks.get(message["rank"])
+                if rank is not None:
+                    self._hold(rank, message["pid"])
+            elif message["type"] == "exited":
+                rank = self.ranks.get(pids.pop(message["pid"], -1))
+                if rank is not None:
+                    rank.exit_status = message["status"]
+            elif message["type"] == "refused":
+                rank = self.ranks.get(message["rank"])
+                if rank is not None:
+                    self._report(rank, message["why"])
+
+    def _start(self, message: Message) -> None:
+        assert self.folder is not None  # "prepare" comes before "start"
+        self.case_id, self.attempt = message["case_id"], message["index"]
+        self.ranks = {r: Rank(r) for r in message["ranks"]}
+        self.shipper = Shipper(self.folder, Path(message["stream"]))
+        self.records = recorder.Recorder(self.folder / "agent.rec", -1)
+        for what, why in self.telemetry.absent.items():
+            self._event(ev.TELEMETRY_ABSENT, what=what, reason=why)
+        for table, columns in self.telemetry.tables.items():
+            self.records.define(table, columns)
+        if message["fork"]:
+            assert self.forkserver is not None and self.forkserver.stdin is not None
+            for number in message["ranks"]:
+                request = {
+                    "spec": message["spec"], "rank": number, "log": f"{message['logs']}/rank-{number}.log",
+                    "environment": {**message["environment"], **message["rank_environment"][str(number)]},
+                }
+                self.forkserver.stdin.write(json.dumps(request).encode() + b"\n")
+
+    async def _finish(self) -> None:
+        """End the ranks of this node and ship all that they recorded."""
+        for rank in self.ranks.values():
+            if rank.pidfd >= 0 and not rank.gone:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(rank.pidfd, signal.SIGKILL)
+        end = time.monotonic() + 5
+        while any(r.pidfd >= 0 and not self._is_gone(r) for r in self.ranks.values()) and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        for rank in self.ranks.values():
+            if rank.pidfd >= 0:
+                os.close(rank.pidfd)
+        self.ranks = {}
+        if self.records is not None:
+            self.records.close()
+            self.records = None
+        if self._shipping is not None:
+            await asyncio.wait({self._shipping})
+            self._shipping = None
+        if self.shipper is not None:
+            await asyncio.to_thread(self.shipper.ship, sync=True)
+
+    def _die(self) -> None:
+        """The fault node.kill_processes: everything of ours on this node ends at once, without a word."""
+        for rank in self.ranks.values():
+            if rank.pidfd >= 0:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(rank.pidfd, signal.SIGKILL)
+        if self.forkserver is not None and self.forkserver.returncode is None:
+            self.forkserver.kill()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    # --- what the agent sees -------------------------------------------------------------------------
+
+    async def _watch(self) -> int:
+        beat = measured = shipped = 0.0
+        while True:
+            now = time.monotonic()
+            if self._failure is not None:
+                raise self._failure
+            if now - self.heard > self.lease_s:
+                print(f"no word from the supervisor for {self.lease_s} s: stopping the ranks of this node",
+                      file=sys.stderr, flush=True)
+                return 3
+            self._look()
+            if now - beat >= BEAT_S:
+                beat = now
+                self.channel.send("beat", attempt=self.attempt, case_id=self.case_id, ranks={
+                    r.number: [r.progress.state, r.progress.begun, r.progress.finished]
+                    for r in self.ranks.values() if r.progress is not None
+                })
+            if self.shipper is not None and now - shipped >= SHIP_S and (
+                self._shipping is None or self._shipping.done()
+            ):
+                shipped = now
+                self._shipping = asyncio.create_task(asyncio.to_thread(self.shipper.ship, sync=False))
+            if self.records is not None and now - measured >= TELEMETRY_S:
+                measured = now
+                for table, values in self.telemetry.sample():
+                    self.records.sample(table, values)
+            await asyncio.sleep(WATCH_S)
+
+    def _look(self) -> None:
+        if self.folder is None:
+            return
+        for rank in self.ranks.values():
+            seen = page.read(self.folder / f"rank-{rank.number}.page")
+            if seen is not None:
+                rank.progress = seen
+                if rank.pidfd < 0 and not rank.gone:
+                    self._hold(rank, seen.pid)
+            if rank.pidfd >= 0 and not rank.reported and self._is_gone(rank):
+                last = page.read(self.folder / f"rank-{rank.number}.page")
+                rank.progress = last or rank.progress
+                self._report(rank, self._last_words(rank))
+
+    def _hold(self, rank: Rank, pid: int) -> None:
+        try:
+            if rank.pidfd < 0:
+                rank.pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            rank.gone = True
+            rank.progress = page.read(self.folder / f"rank-{rank.number}.page") if self.folder else None
+            self._report(rank, self._last_words(rank))
+
+    @staticmethod
+    def _is_gone(rank: Rank) -> bool:
+        if not rank.gone:
+            poll = select.poll()
+            poll.register(rank.pidfd, select.POLLIN)
+            rank.gone = bool(poll.poll(0))
+        return rank.gone
+
+    def _last_words(self, rank: Rank) -> str:
+        """What the rank recorded of its own failure, if it did."""
+        if self.folder is None:
+            return ""
+        try:
+            data = (self.folder / f"rank-{rank.number}.rec").read_bytes()
+        except OSError:
+            return ""
+        streams, _, _ = recorder.read_stream(data)
+        words = ""
+        for stream in streams.values():
+            for event in stream.events:
+                if event.kind == ev.RANK_RAISED:
+                    words = str(event.data.get("error", ""))
+                elif event.kind == ev.WORLD_WRONG:
+                    words = str(event.data.get("message", ""))
+        return words
+
+    def _report(self, rank: Rank, words: str) -> None:
+        if rank.reported:
+            return
+        rank.reported = True
+        state = rank.progress.state if rank.progress is not None else page.STARTING
+        self.channel.send(
+            "rank_exited", attempt=self.attempt, case_id=self.case_id, rank=rank.number, status=rank.exit_status,
+            state=state, finished=rank.progress.finished if rank.progress else -1, words=words[:2000],
+        )
+
+    def _event(self, kind: str, **data: Any) -> None:
+        assert self.records is not None  # only called while an attempt is open
+        self.records.event(
+            Event(kind, time.time_ns(), time.monotonic_ns(), self.node, "agent", self.case_id, self.attempt, -1, data)
+        )
+
+
+def interface_of(address: str) -> str:
+    """Name of the network interface that has this IPv4 address; "" when none has.
+
+    Source: netdevice(7), SIOCGIFADDR.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            with contextlib.suppress(OSError):
+                reply = fcntl.ioctl(probe.fileno(), 0x8915, request)
+                if socket.inet_ntoa(reply[20:24]) == address:
+                    return name
+    return ""
+
+
+async def _main() -> int:
+    environment = os.environ
+    node = environment["HARNESS_NODE"]
+    token = Path(environment["HARNESS_TOKEN_FILE"]).read_text(encoding="ascii").strip()
+    host = environment.get("HARNESS_SUPERVISOR_HOST") or environment.get("SLURM_LAUNCH_NODE_IPADDR") or environment[
+        "HARNESS_SUPERVISOR_NODE"]
+    root = Path(environment["HARNESS_NODE_LOCAL"]) / f"hh-{environment['HARNESS_JOB']}-{node}"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(mode=0o700, parents=True)
+    try:
+        channel = await connect(host, int(environment["HARNESS_SUPERVISOR_PORT"]), token, node, CONNECT_S)
+        return await Agent(channel, node, root, float(environment["HARNESS_LEASE_S"])).serve()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main()))

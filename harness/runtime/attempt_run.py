@@ -1,0 +1,280 @@
+"""One attempt of one case, from its folder to its last record. Standard library only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.model import attempt as at
+from harness.model import event as ev
+from harness.model.attempt import Attempt, StreamEnd
+from harness.model.case import Case
+from harness.rundir import write_json
+from harness.runtime import page
+from harness.runtime.channel import Message
+from harness.slurm.commands import CommandError
+from harness.workloads import REGISTRY
+
+if TYPE_CHECKING:
+    from harness.runtime.supervisor import Supervisor
+
+PREPARE_S = 150.0
+FINISH_S = 30.0
+GRACE_S = 3.0  # after a rank failed: time for the others to say what they saw
+STEP_END_S = 15.0
+POLL_S = 0.05
+PROGRESS_S = 0.5
+
+
+@dataclass
+class RankView:
+    """What the agents told of one rank."""
+
+    node: str
+    state: int = page.STARTING
+    begun: int = -1
+    finished: int = -1
+    ended: bool = False
+    words: str = ""
+    status: int | None = None
+
+
+class AttemptRun:
+    """Runs one attempt."""
+
+    def __init__(self, supervisor: Supervisor, case: Case, index: int, epoch: int) -> None:
+        self.s, self.case = supervisor, case
+        nodes = tuple(supervisor.links.live()[: case.nodes])
+        self.attempt = Attempt(
+            case_id=case.case_id, index=index, job_key=supervisor.job.key, slurm_job_id=_slurm_id(supervisor),
+            restart=supervisor.launcher.restart, epoch=epoch, nodes=nodes, step_ids=(),
+            rank_nodes=tuple(n for n in nodes for _ in range(case.ranks_per_node)),
+            start_wall_ns=time.time_ns(), start_mono_ns=time.monotonic_ns(),
+        )
+        self.folder = supervisor.run.attempt(supervisor.job.key, case.case_id, self.attempt.folder)
+        self.ranks = [RankView(node) for node in self.attempt.rank_nodes]
+        self.prepared: dict[str, Message] = {}
+        self.finished: dict[str, Message] = {}
+        self.changed = asyncio.Event()
+        self.step: asyncio.subprocess.Process | None = None
+        self.launcher = REGISTRY[case.workload].launcher
+        self.started = False
+
+    async def go(self) -> Attempt:
+        """Run it; returns the attempt as it ended, written down."""
+        self.s.links.on_message = self._hear
+        self.s.links.on_change = self.changed
+        self.folder.mkdir(mode=0o700, parents=True)
+        self.s.write_attempt(self.attempt)
+        self.s.event(ev.ATTEMPT_STARTED, self.case.case_id, self.attempt.index, nodes=list(self.attempt.nodes),
+                     restart=self.attempt.restart, epoch=self.attempt.epoch)
+        outcome, reason = await self._run()
+        outcome, reason = await self._settle(outcome, reason)
+        self.attempt = replace(
+            self.attempt, outcome=outcome, reason=reason, end_wall_ns=time.time_ns(),
+            end_mono_ns=time.monotonic_ns(), last_step=min((r.finished for r in self.ranks), default=-1),
+        )
+        self.s.write_attempt(self.attempt)
+        self.s.event(ev.ATTEMPT_ENDED, self.case.case_id, self.attempt.index, outcome=outcome, reason=reason)
+        self.s.links.on_message = lambda node, message: None
+        return self.attempt
+
+    # --- what agents say --------------------------------------------------------------------------------
+
+    def _hear(self, node: str, message: Message) -> None:
+        if message.get("case_id") != self.case.case_id or message.get("attempt") not in (
+            self.attempt.folder, self.attempt.index
+        ):
+            return  # of an attempt that is over
+        kind = message["type"]
+        if kind == "beat":
+            for number, (state, begun, finished) in message["ranks"].items():
+                rank = self.ranks[int(number)]
+                rank.state, rank.begun, rank.finished = state, begun, finished
+        elif kind == "rank_exited":
+            rank = self.ranks[message["rank"]]
+            rank.ended, rank.state, rank.status = True, message["state"], message["status"]
+            rank.words, rank.finished = message["words"], message["finished"]
+            if rank.state != page.DONE:
+                self.s.event(ev.RANK_EXITED, self.case.case_id, self.attempt.index, message["rank"], node=node,
+                             status=message["status"], state=page.STATES[rank.state], words=rank.words)
+            self.changed.set()
+        elif kind == "prepared":
+            self.prepared[node] = message
+            self.changed.set()
+        elif kind == "finished":
+            self.finished[node] = message
+            self.changed.set()
+
+    async def _tick(self) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.changed.wait(), POLL_S)
+        self.changed.clear()
+
+    def _lost_node(self) -> str:
+        for node in self.attempt.nodes:
+            if self.s.links.lost(node):
+                return f"node {node} was lost: {self.s.links.lost(node)}"
+        return ""
+
+    # --- the course of it -------------------------------------------------------------------------------
+
+    async def _run(self) -> tuple[str, str]:
+        if len(self.attempt.nodes) < self.case.nodes:
+            lost = "; ".join(f"{n}: {link.lost}" for n, link in self.s.links.links.items() if link.lost)
+            return at.NODE_LOST, f"{len(self.attempt.nodes)} usable nodes, the case needs {self.case.nodes} ({lost})"
+        deadline = time.monotonic() + self.case.time_limit_min * 60
+        for node in self.attempt.nodes:
+            self.s.links.send(node, "prepare", case_id=self.case.case_id, attempt=self.attempt.folder,
+                              torch=self.launcher == "torch", log=str(self.s.links.log(node)))
+        ready_by = min(deadline, time.monotonic() + PREPARE_S)
+        while len(self.prepared) < len(self.attempt.nodes):
+            if problem := self._lost_node():
+                return at.NODE_LOST, problem
+            if self.s.signal.is_set():
+                return at.INTERRUPTED, f"received {self.s.signal_name} while starting"
+            if time.monotonic() > ready_by:
+                missing = sorted(set(self.attempt.nodes) - set(self.prepared))
+                return at.FAILED, f"not ready within {PREPARE_S:g} s: {', '.join(missing)}"
+            await self._tick()
+        for node, answer in self.prepared.items():
+            if answer["problem"]:
+                return at.FAILED, f"{node}: {answer['problem']}"
+        try:
+            await self._start_ranks()
+        except CommandError as error:
+            return at.FAILED, str(error)
+        return await self._follow(deadline)
+
+    async def _start_ranks(self) -> None:
+        spec, environment = self._spec()
+        for node in self.attempt.nodes:
+            numbers = [r for r, view in enumerate(self.ranks) if view.node == node]
+            self.s.links.send(
+                node, "start", case_id=self.case.case_id, index=self.attempt.index, attempt=self.attempt.folder,
+                spec=str(spec), ranks=numbers, fork=self.launcher == "torch", logs=str(self.folder),
+                stream=str(self.folder / f"{node}.stream"), environment=environment,
+                rank_environment={
+                    str(r): {"RANK": str(r), "LOCAL_RANK": str(i), "HARNESS_NODE": node}
+                    for i, r in enumerate(numbers)
+                },
+            )
+        self.started = True
+        if self.launcher == "mpi":
+            self.step = await self.s.launcher.step(
+                self.attempt.nodes, self.case.ranks_per_node, spec, environment, self.folder
+            )
+
+    def _spec(self) -> tuple[Path, dict[str, str]]:
+        first = self.prepared[self.attempt.nodes[0]]
+        gpus = min(a["gpus"] for a in self.prepared.values()) >= self.case.ranks_per_node
+        cuda = gpus and all(a.get("torch_cuda") for a in self.prepared.values())
+        environment = {
+            "WORLD_SIZE": str(self.case.ranks), "MASTER_ADDR": first["address"], "MASTER_PORT": str(first["port"]),
+            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+        }
+        interface = self.s.site["network"]["interface"] or first["interface"]
+        if interface and self.launcher == "torch":
+            environment["GLOO_SOCKET_IFNAME"] = environment["NCCL_SOCKET_IFNAME"] = interface
+        spec = self.folder / "attempt.json"
+        write_json(spec, {
+            "case": self.case.to_json(), "attempt": self.attempt.index, "restart": self.attempt.restart,
+            "epoch": self.attempt.epoch,
+            "checkpoints": str(self.s.run.checkpoints(self.s.job.key, self.case.case_id)),
+            "rank_nodes": list(self.attempt.rank_nodes),
+            "node_folders": {n: a["folder"] for n, a in self.prepared.items()},
+            "device": "cuda" if cuda and self.launcher == "torch" else "cpu",
+            "backend": "mpi" if self.launcher == "mpi" else "nccl" if cuda else "gloo",
+            "environment": environment,
+        })
+        return spec, environment
+
+    async def _follow(self, deadline: float) -> tuple[str, str]:
+        told = 0.0
+        failed_at: float | None = None
+        while True:
+            if self.s.signal.is_set():
+                return at.INTERRUPTED, f"received {self.s.signal_name}"
+            if problem := self._lost_node():
+                return at.NODE_LOST, problem
+            if all(r.ended for r in self.ranks):
+                return self._ended()
+            if any(r.ended and r.state != page.DONE for r in self.ranks):
+                failed_at = failed_at or time.monotonic()
+                if time.monotonic() - failed_at > GRACE_S:
+                    return self._ended()
+            if self.step is not None and self.step.returncode is not None:
+                failed_at = failed_at or time.monotonic()
+                if time.monotonic() - failed_at > GRACE_S:
+                    return self._ended()
+            if time.monotonic() > deadline:
+                return at.FAILED, (
+                    f"not finished within its {self.case.time_limit_min} minutes; slowest rank is at step "
+                    f"{min(r.finished for r in self.ranks) + 1} of {self.case.steps}"
+                )
+            await self.s.faults.poll(self.case, self.attempt, min(r.begun for r in self.ranks))
+            if time.monotonic() - told > PROGRESS_S:
+                told = time.monotonic()
+                slowest = min(self.ranks, key=lambda r: r.finished)
+                self.s.progress(self.case, self.attempt.index, slowest.finished + 1, page.STATES[slowest.state])
+            await self._tick()
+
+    def _ended(self) -> tuple[str, str]:
+        bad = [(n, r) for n, r in enumerate(self.ranks) if r.state != page.DONE]
+        if not bad:
+            return at.COMPLETED, ""
+        spoke = [(n, r) for n, r in bad if r.words]
+        ended = [(n, r) for n, r in bad if r.ended]
+        number, rank = (spoke or ended or bad)[0]
+        if rank.words:
+            return at.FAILED, f"rank {number} on {rank.node}: {rank.words}"
+        if rank.ended:
+            how = "" if rank.status is None else f" (exit status {rank.status})"
+            return at.FAILED, (
+                f"rank {number} on {rank.node} ended{how} without finishing: {page.STATES[rank.state]}, "
+                f"{rank.finished + 1} of {self.case.steps} steps; {self._log_tail(number)}"
+            )
+        code = self.step.returncode if self.step is not None else None
+        return at.FAILED, f"the step of its ranks ended with code {code} before rank {number} was heard of: " + (
+            self._log_tail(None)
+        )
+
+    def _log_tail(self, rank: int | None) -> str:
+        names = [f"rank-{rank}.log"] if rank is not None else ["step.log", "rank-0.log"]
+        for name in names:
+            with contextlib.suppress(OSError):
+                text = (self.folder / name).read_bytes().decode("utf-8", errors="replace").strip()
+                if text:
+                    return f"{name} ends: " + " | ".join(text.splitlines()[-3:])[-600:]
+        return f"no output in {self.folder}"
+
+    async def _settle(self, outcome: str, reason: str) -> tuple[str, str]:
+        """End what still runs, and learn how much each node shipped."""
+        live = [n for n in self.attempt.nodes if not self.s.links.lost(n)]
+        for node in live:
+            self.s.links.send(node, "finish", case_id=self.case.case_id, attempt=self.attempt.folder)
+        end = time.monotonic() + FINISH_S
+        while time.monotonic() < end and any(
+            n not in self.finished and not self.s.links.lost(n) for n in live
+        ):
+            await self._tick()
+        streams = []
+        for node in self.attempt.nodes if self.started else ():
+            said: dict[str, Any] = self.finished.get(node, {})
+            path = str((self.folder / f"{node}.stream").relative_to(self.s.run.path))
+            streams.append(StreamEnd(node, path, said.get("bytes"), said.get("records")))
+        self.attempt = replace(self.attempt, streams=tuple(streams))
+        if self.step is not None and not self._lost_node():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.step.wait(), STEP_END_S)
+            if self.step.returncode is None:
+                self.step.kill()
+        return outcome, reason
+
+
+def _slurm_id(supervisor: Supervisor) -> str:
+    return supervisor.launcher.job_id if supervisor.site["launcher"] == "slurm" else ""

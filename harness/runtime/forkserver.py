@@ -1,0 +1,100 @@
+"""Forks torch ranks from a process that has imported torch and done nothing else.
+
+``import torch`` is nearly all that starting a rank costs. The process must own one thread and no CUDA
+context when it forks; that is checked before each fork, and a violation is an error, not a hang later.
+Speaks JSON lines on its standard input and output with the agent that started it; ends with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the parent ends (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def _say(**message: Any) -> None:
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def _fork(request: dict[str, Any], parent: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        die_with_parent()
+        if os.getppid() != parent:
+            os._exit(1)
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ.update(request["environment"])
+        from harness.runtime import rank
+
+        code = rank.run(Path(request["spec"]), request["rank"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # no clean-up of a world that may be broken; everything recorded is already written
+
+
+def main() -> int:
+    """Serve until standard input ends."""
+    die_with_parent()
+    started = time.monotonic_ns()
+    import torch
+    import torch.distributed
+    import torch.nn.parallel  # noqa: F401  (what every rank would import otherwise)
+
+    _say(type="ready", torch=torch.__version__, import_ns=time.monotonic_ns() - started,
+         cuda=bool(torch.backends.cuda.is_built()))
+    me = os.getpid()
+    children: set[int] = set()
+    pending = b""
+    while True:
+        if select.select([0], [], [], 0.02)[0]:
+            data = os.read(0, 65536)
+            if not data:
+                return 0
+            *lines, pending = (pending + data).split(b"\n")
+            for line in lines:
+                request = json.loads(line)
+                if _threads() != 1:
+                    _say(type="refused", rank=request["rank"],
+                         why=f"the fork server has {_threads()} threads; importing torch must not start any")
+                    continue
+                pid = _fork(request, me)
+                children.add(pid)
+                _say(type="forked", rank=request["rank"], pid=pid)
+        while children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            children.discard(pid)
+            _say(type="exited", pid=pid, status=os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""The supervisor's links to its agents: started, authenticated, kept alive by beats, lost for a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.model import event as ev
+from harness.runtime.channel import MAX_LINE, Channel, ChannelClosed, Message, authenticate
+
+if TYPE_CHECKING:
+    from harness.runtime.supervisor import Supervisor
+
+BEAT_S = 0.5
+CONNECT_S = 90.0
+QUIT_S = 10.0
+HELLO_S = 10.0
+
+SILENT, CLOSED, NEVER = "silent", "closed", "never connected"
+
+
+@dataclass
+class Link:
+    """One node's agent. ``lost`` is "" while it beats, else why it counts as lost."""
+
+    node: str
+    process: asyncio.subprocess.Process | None = None
+    channel: Channel | None = None
+    heard: float = 0.0
+    lost: str = ""
+    lost_how: str = ""
+    connected: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Links:
+    """All agents of a job."""
+
+    def __init__(self, supervisor: Supervisor, lease_s: float | None = None) -> None:
+        from harness.runtime.supervisor import LEASE_S
+
+        self._supervisor = supervisor
+        self.lease_s = lease_s if lease_s is not None else LEASE_S
+        self.links = {node: Link(node) for node in supervisor.launcher.nodes}
+        self.on_message: Callable[[str, Message], None] = lambda node, message: None
+        self.on_change = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._token = ""
+
+    def log(self, node: str) -> Path:
+        """What the agent of a node prints."""
+        return self._supervisor.run.job(self._supervisor.job.key) / f"agent-{node}.log"
+
+    async def start(self) -> None:
+        """Start all agents and wait until each is connected or has had its time."""
+        s = self._supervisor
+        token_file = s.run.token(s.job.key)
+        self._token = token_file.read_text(encoding="ascii").strip()
+        self._server = await asyncio.start_server(self._accept, host="0.0.0.0", port=0, limit=MAX_LINE)
+        port = self._server.sockets[0].getsockname()[1]
+        self._background(self._beat())
+        for node, link in self.links.items():
+            link.process = await s.launcher.agent(node, {
+                "HARNESS_NODE": node, "HARNESS_TOKEN_FILE": str(token_file), "HARNESS_SUPERVISOR_PORT": str(port),
+                "HARNESS_SUPERVISOR_NODE": s.host, "HARNESS_LEASE_S": str(self.lease_s),
+                "HARNESS_NODE_LOCAL": s.site["paths"]["node_local"],
+                "HARNESS_JOB": f"{os.getuid()}-{s.run.path.name[-24:].replace(' ', '_')}-{s.job.key}",
+            }, self.log(node))
+        waits = [asyncio.create_task(self._first_word(link)) for link in self.links.values()]
+        await asyncio.wait(waits, timeout=CONNECT_S)
+        for link in self.links.values():
+            if not link.connected.is_set():
+                self._lose(link, NEVER, f"its agent did not connect within {CONNECT_S:g} s: {self._tail(link.node)}")
+        for wait in waits:
+            wait.cancel()
+
+    def _background(self, work: object) -> None:
+        task = asyncio.create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _first_word(self, link: Link) -> None:
+        assert link.process is not None  # started just before
+        connected = asyncio.create_task(link.connected.wait())
+        ended = asyncio.create_task(link.process.wait())
+        await asyncio.wait({connected, ended}, return_when=asyncio.FIRST_COMPLETED)
+        connected.cancel()
+        ended.cancel()
+        if not link.connected.is_set():
+            self._lose(link, NEVER, f"its agent ended with code {link.process.returncode}: {self._tail(link.node)}")
+
+    def _tail(self, node: str) -> str:
+        with contextlib.suppress(OSError):
+            lines = self.log(node).read_text(errors="replace").strip().splitlines()
+            return " | ".join(lines[-3:])[-600:] or "it said nothing"
+        return "it left no log"
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        channel = Channel(reader, writer)
+        hello = await authenticate(channel, self._token, HELLO_S)
+        link = self.links.get(str(hello["node"])) if hello is not None else None
+        if link is None or link.channel is not None:
+            channel.close()
+            return
+        link.channel, link.heard = channel, time.monotonic()
+        link.connected.set()
+        self._supervisor.event(ev.AGENT_CONNECTED, node=link.node, address=channel.peer_address)
+        try:
+            while True:
+                message = await channel.receive()
+                link.heard = time.monotonic()
+                self.on_message(link.node, message)
+        except ChannelClosed as error:
+            self._lose(link, CLOSED, f"its agent's connection closed ({error})")
+
+    async def _beat(self) -> None:
+        while True:
+            now = time.monotonic()
+            for link in self.links.values():
+                if link.channel is None or link.lost:
+                    continue
+                link.channel.send("beat")
+                if now - link.heard > self.lease_s:
+                    self._lose(link, SILENT, f"no beat from its agent for {now - link.heard:.1f} s")
+            await asyncio.sleep(BEAT_S)
+
+    def _lose(self, link: Link, how: str, why: str) -> None:
+        if link.lost:
+            return
+        link.lost, link.lost_how = why, how
+        if self._server is not None:  # not while stopping
+            self._supervisor.event(ev.NODE_SILENT, node=link.node, how=how, why=why)
+        self.on_change.set()
+
+    def live(self) -> list[str]:
+        """Nodes whose agents beat, in the allocation's order."""
+        return [n for n, link in self.links.items() if link.channel is not None and not link.lost]
+
+    def lost(self, node: str) -> str:
+        """Why a node counts as lost; "" while it beats."""
+        return self.links[node].lost
+
+    def silent_nodes(self) -> list[str]:
+        """Nodes that went silent without a closed connection: as a machine does that lost its power or its link."""
+        return [n for n, link in self.links.items() if link.lost_how == SILENT]
+
+    def send(self, node: str, kind: str, **content: object) -> None:
+        """Send to one agent; a lost one is skipped."""
+        channel = self.links[node].channel
+        if channel is not None and not self.links[node].lost:
+            channel.send(kind, **content)
+
+    async def stop(self) -> None:
+        """Let the agents go, and stop listening. An agent that does not go is left to its lease."""
+        server, self._server = self._server, None
+        for node in self.live():
+            self.send(node, "quit")
+        ending = [asyncio.create_task(link.process.wait()) for link in self.links.values()
+                  if link.process is not None and not link.lost]
+        if ending:
+            await asyncio.wait(ending, timeout=QUIT_S)
+        for task in [*ending, *self._tasks]:
+            task.cancel()
+        for link in self.links.values():
+            if link.channel is not None:
+                link.channel.close()
+        if server is not None:
+            server.close()

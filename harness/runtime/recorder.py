@@ -1,0 +1,221 @@
+"""Fixed records with a checksum, appended one by one: how ranks record, and how their streams are read.
+
+A rank writes each record with one ``write`` to a node-local file, so its death loses nothing that the
+call returned for. The node's agent ships whole records to shared storage. The same framing is used in
+both places; a stream defines its tables and metrics itself, so a reader needs no other file.
+Standard library only. 2.2 microseconds a record on the machine this was first measured on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.model.event import Event
+from harness.model.metrics import METRICS
+
+# magic, kind, table, rank, payload length, CRC-32 of all that precedes it in the header and of the payload
+HEADER = struct.Struct("<4sBBxxiII")
+MAGIC = b"HRF1"
+_CHECKED = HEADER.size - 4
+
+SCHEMA, SAMPLE, EVENT, CLOSE = 1, 2, 3, 4
+MAX_PAYLOAD = 1 << 20
+TYPES = {"i8": "q", "f8": "d"}
+
+
+def encode(kind: int, table: int, rank: int, payload: bytes) -> bytes:
+    """One frame."""
+    head = HEADER.pack(MAGIC, kind, table, rank, len(payload), 0)[:_CHECKED]
+    return head + struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + payload
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One whole, verified frame."""
+
+    kind: int
+    table: int
+    rank: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Bytes that are no frame: torn by a crash, or altered."""
+
+    offset: int
+    bytes: int
+
+
+def split(data: bytes) -> tuple[int, int]:
+    """Length in bytes of the whole frames that ``data`` begins with, and their number."""
+    offset = count = 0
+    while offset + HEADER.size <= len(data):
+        magic, _, _, _, length, _ = HEADER.unpack_from(data, offset)
+        if magic != MAGIC or length > MAX_PAYLOAD or offset + HEADER.size + length > len(data):
+            break
+        offset += HEADER.size + length
+        count += 1
+    return offset, count
+
+
+def decode(data: bytes) -> Iterator[Frame | Damage]:
+    """Frames of a stream in order; damaged stretches are skipped to the next whole frame and reported."""
+    offset = 0
+    while offset < len(data):
+        frame = _frame_at(data, offset)
+        if frame is not None:
+            yield frame
+            offset += HEADER.size + len(frame.payload)
+            continue
+        following = data.find(MAGIC, offset + 1)
+        while following != -1 and _frame_at(data, following) is None:
+            following = data.find(MAGIC, following + 1)
+        end = len(data) if following == -1 else following
+        yield Damage(offset, end - offset)
+        offset = end
+
+
+def _frame_at(data: bytes, offset: int) -> Frame | None:
+    if offset + HEADER.size > len(data):
+        return None
+    magic, kind, table, rank, length, crc = HEADER.unpack_from(data, offset)
+    if magic != MAGIC or length > MAX_PAYLOAD or offset + HEADER.size + length > len(data):
+        return None
+    payload = data[offset + HEADER.size : offset + HEADER.size + length]
+    if zlib.crc32(payload, zlib.crc32(data[offset : offset + _CHECKED])) != crc:
+        return None
+    return Frame(kind, table, rank, payload)
+
+
+class Recorder:
+    """Appends the records of one rank (or, with rank -1, of a node's agent) to one file."""
+
+    def __init__(self, path: Path, rank: int) -> None:
+        self.rank = rank
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._tables: dict[str, tuple[int, struct.Struct, tuple[str, ...]]] = {}
+        self._samples: dict[str, int] = {}
+        self._events = 0
+
+    def define(self, table: str, columns: Sequence[str]) -> None:
+        """Say which metrics a table holds; a table that is defined again must be the same.
+
+        Raises:
+            ValueError: a column is no known metric, or the table was defined otherwise.
+        """
+        if table in self._tables:
+            if self._tables[table][2] != tuple(columns):
+                raise ValueError(f"table {table!r} was defined with {self._tables[table][2]}, now {tuple(columns)}")
+            return
+        unknown = [c for c in columns if c not in METRICS]
+        if unknown:
+            raise ValueError(f"table {table!r}: {unknown} are no metrics of harness.model.metrics; define them there")
+        number = len(self._tables)
+        metrics = [METRICS[c] for c in columns]
+        self._tables[table] = (number, struct.Struct("<" + "".join(TYPES[m.type] for m in metrics)), tuple(columns))
+        self._samples[table] = 0
+        description = {"table": table, "columns": [vars(m) for m in metrics]}
+        os.write(self._descriptor, encode(SCHEMA, number, self.rank, json.dumps(description).encode()))
+
+    def sample(self, table: str, values: Mapping[str, int | float]) -> None:
+        """Append one sample.
+
+        Raises:
+            KeyError: the table was not defined, or a column has no value.
+            struct.error: a value is not of its column's type.
+        """
+        number, packing, columns = self._tables[table]
+        if len(values) != len(columns):
+            raise KeyError(f"table {table!r} has columns {columns}, got {sorted(values)}")
+        os.write(self._descriptor, encode(SAMPLE, number, self.rank, packing.pack(*[values[c] for c in columns])))
+        self._samples[table] += 1
+
+    def event(self, event: Event) -> None:
+        """Append one event."""
+        payload = json.dumps(event.to_json(), separators=(",", ":")).encode()
+        if len(payload) > MAX_PAYLOAD:
+            raise ValueError(f"event {event.kind} has {len(payload)} bytes, at most {MAX_PAYLOAD} are allowed")
+        os.write(self._descriptor, encode(EVENT, 0, self.rank, payload))
+        self._events += 1
+
+    def close(self) -> None:
+        """Append how much was recorded, so that a reader knows that it has all of it."""
+        payload = json.dumps({"samples": self._samples, "events": self._events}).encode()
+        os.write(self._descriptor, encode(CLOSE, 0, self.rank, payload))
+        os.close(self._descriptor)
+
+
+@dataclass
+class RankStream:
+    """What one rank recorded, decoded."""
+
+    columns: dict[str, tuple[dict[str, Any], ...]]  # table -> facts of its columns
+    samples: dict[str, bytes]  # table -> packed rows, one after the other
+    events: list[Event]
+    closed: bool
+    problems: list[str]
+
+    def count(self, table: str) -> int:
+        """Number of samples of a table."""
+        size = sum(struct.calcsize("<" + TYPES[c["type"]]) for c in self.columns[table])
+        return len(self.samples[table]) // size if size else 0
+
+
+def read_stream(data: bytes) -> tuple[dict[int, RankStream], list[Damage], int]:
+    """Decode a node's stream: what each rank recorded, the damaged stretches, the number of whole frames.
+
+    A rank whose closing record disagrees with what was read says so in its ``problems``.
+    """
+    ranks: dict[int, RankStream] = {}
+    names: dict[tuple[int, int], str] = {}
+    parts: dict[tuple[int, str], list[bytes]] = {}
+    damage: list[Damage] = []
+    frames = 0
+    for item in decode(data):
+        if isinstance(item, Damage):
+            damage.append(item)
+            continue
+        frames += 1
+        rank = ranks.setdefault(item.rank, RankStream({}, {}, [], False, []))
+        if item.kind == SAMPLE:
+            name = names.get((item.rank, item.table))
+            if name is None:
+                rank.problems.append(f"a sample of table number {item.table}, which is not defined")
+            else:
+                parts[item.rank, name].append(item.payload)
+            continue
+        try:
+            content = json.loads(item.payload)
+            if item.kind == SCHEMA:
+                names[item.rank, item.table] = content["table"]
+                rank.columns[content["table"]] = tuple(content["columns"])
+                parts.setdefault((item.rank, content["table"]), [])
+            elif item.kind == EVENT:
+                rank.events.append(Event.from_json(content))
+            elif item.kind == CLOSE:
+                rank.closed = True
+                _compare(item.rank, rank, parts, content)
+        except (ValueError, KeyError, TypeError) as error:
+            rank.problems.append(f"a record of kind {item.kind} that cannot be read: {error}")
+    for (number, name), rows in parts.items():
+        ranks[number].samples[name] = b"".join(rows)
+    return ranks, damage, frames
+
+
+def _compare(
+    number: int, rank: RankStream, parts: Mapping[tuple[int, str], list[bytes]], said: Mapping[str, Any]
+) -> None:
+    for table, count in said["samples"].items():
+        found = len(parts.get((number, table), []))
+        if found != count:
+            rank.problems.append(f"table {table}: {found} samples, but the rank wrote {count}")
+    if len(rank.events) != said["events"]:
+        rank.problems.append(f"{len(rank.events)} events, but the rank wrote {said['events']}")

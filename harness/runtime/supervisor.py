@@ -1,0 +1,213 @@
+"""The supervisor: one a job, what the batch script exec's. Walks the job's cases, attempt by attempt.
+
+It claims the job's folder, starts one agent a node, starts each attempt, injects the declared faults,
+decides by the case's recovery policy, and writes down what happened before it acts on it. It can be
+killed at any moment: a restarted one reads the same files and goes on. Standard library only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+import traceback
+from dataclasses import replace
+from typing import Any
+
+from harness.model import attempt as at
+from harness.model import event as ev
+from harness.model.attempt import Attempt
+from harness.model.case import Case, Job, Plan
+from harness.model.event import Event
+from harness.rundir import RunDir, append_line, read_lines, write_atomic, write_json
+from harness.runtime.attempt_run import AttemptRun
+from harness.runtime.fault_runner import FaultRunner
+from harness.runtime.launcher import EXIT_REQUEUE, Launcher, LocalLauncher, SlurmLauncher
+from harness.runtime.links import Links
+
+LEASE_S = 5.0
+REQUEUE_BY_SLURM_S = 90.0  # how long Slurm may take to notice a dead node itself
+REQUEUE_TAKEN_S = 180.0
+
+
+class Supervisor:
+    """One job's supervisor."""
+
+    def __init__(self, run: RunDir, job: Job, plan: Plan, site: dict[str, Any], launcher: Launcher) -> None:
+        self.run, self.job, self.plan, self.site, self.launcher = run, job, plan, site, launcher
+        self.host = launcher.nodes[0]
+        self.links = Links(self)
+        self.faults = FaultRunner(self)
+        self.signal = asyncio.Event()
+        self.signal_name = ""
+
+    # --- records --------------------------------------------------------------------------------------
+
+    def event(self, kind: str, case_id: str = "", attempt: int = -1, rank: int = -1, **data: Any) -> Event:
+        """Write one event, durably, before anything that follows from it."""
+        event = Event(kind, time.time_ns(), time.monotonic_ns(), self.host, "supervisor", case_id, attempt, rank, data)
+        append_line(self.run.events(self.job.key), event.to_json())
+        return event
+
+    def history(self, case_id: str) -> tuple[list[Attempt], str]:
+        """Attempts of a case that were started, the newest state of each; and the case's outcome, if it has one."""
+        attempts: dict[int, Attempt] = {}
+        outcome = ""
+        for line in read_lines(self.run.attempts(self.job.key)):
+            if line.get("what") == "attempt" and line["attempt"]["case_id"] == case_id:
+                attempt = Attempt.from_json(line["attempt"])
+                attempts[attempt.index] = attempt
+            elif line.get("what") == "case_ended" and line["case_id"] == case_id:
+                outcome = line["outcome"]
+        return [attempts[i] for i in sorted(attempts)], outcome
+
+    def write_attempt(self, attempt: Attempt) -> None:
+        """Append the present state of an attempt."""
+        append_line(self.run.attempts(self.job.key), {"what": "attempt", "attempt": attempt.to_json()})
+
+    # --- the job --------------------------------------------------------------------------------------
+
+    def claim(self) -> bool:
+        """Take this key for this Slurm job; False when another job has it: execution is at most once."""
+        folder = self.run.job(self.job.key)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mine = folder / f".claim.{os.getpid()}.{self.host}"
+        write_json(mine, {"job_id": self.launcher.job_id, "wall_ns": time.time_ns()})
+        try:
+            os.link(mine, self.run.claim(self.job.key))
+        except FileExistsError:
+            pass
+        finally:
+            mine.unlink()
+        return bool(self.run.read_json(self.run.claim(self.job.key))["job_id"] == self.launcher.job_id)
+
+    async def serve(self) -> int:
+        """Run the job; returns the exit code of the batch script."""
+        if not self.claim():
+            print(f"{self.job.key} is claimed by another job; nothing to do here", flush=True)
+            return 0
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        write_atomic(self.run.token(self.job.key), secrets.token_hex(32).encode())
+        self.event(ev.JOB_STARTED, job_id=self.launcher.job_id, restart=self.launcher.restart,
+                   nodes=list(self.launcher.nodes), python=sys.version.split()[0], pid=os.getpid())
+        failed = 0
+        try:
+            await self.links.start()
+            for case_id in self.job.case_ids:
+                case = self.plan.case(case_id)
+                outcome = await self._case(case)
+                if outcome is None:
+                    return EXIT_REQUEUE
+                failed += outcome != at.COMPLETED
+        finally:
+            await self.links.stop()
+        self.event(ev.JOB_ENDED, failed_cases=failed)
+        write_json(self.run.end(self.job.key), {
+            "wall_ns": time.time_ns(), "job_id": self.launcher.job_id, "restart": self.launcher.restart,
+            "failed_cases": failed,
+        })
+        return 1 if failed else 0
+
+    def _on_signal(self, number: int) -> None:
+        self.signal_name = signal.Signals(number).name
+        self.signal.set()
+
+    async def _case(self, case: Case) -> str | None:
+        """Bring one case to its end; None when the job must be started again for that."""
+        attempts, outcome = self.history(case.case_id)
+        if outcome:
+            return outcome
+        if attempts and not attempts[-1].outcome:
+            # Whoever ran it died before it could say how it ended.
+            self.write_attempt(replace(attempts[-1], outcome=at.LOST, reason="its supervisor ended without a word"))
+        tried = len(attempts)
+        if tried > case.max_restarts and tried:
+            return await self._close(case, attempts[-1].outcome or at.LOST,
+                                     f"not recovered after {tried} attempts (max_restarts {case.max_restarts})")
+        epoch = sum(1 for a in attempts if a.restart == self.launcher.restart)
+        attempt = await AttemptRun(self, case, index=tried, epoch=epoch).go()
+        if attempt.outcome in (at.COMPLETED, at.FAILED):
+            return await self._close(case, attempt.outcome, attempt.reason)
+        can_restart = case.recovery == "requeue" and self.job.requeue and tried < case.max_restarts
+        if not can_restart:
+            return await self._close(case, attempt.outcome, attempt.reason)
+        return await self._requeue(case, attempt)
+
+    async def _close(self, case: Case, outcome: str, reason: str) -> str:
+        """A case has ended for good: undo its faults, write it down."""
+        await self.faults.heal_all(case)
+        append_line(self.run.attempts(self.job.key), {
+            "what": "case_ended", "case_id": case.case_id, "outcome": outcome, "reason": reason,
+            "wall_ns": time.time_ns(),
+        })
+        return outcome
+
+    async def _requeue(self, case: Case, attempt: Attempt) -> str | None:
+        """Have this job started again: by Slurm, which notices a dead node itself, or else by asking."""
+        if attempt.outcome == at.NODE_LOST and self.links.silent_nodes() and not self.signal.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.signal.wait(), REQUEUE_BY_SLURM_S)
+        if self.signal.is_set():
+            self.event(ev.JOB_REQUEUED, case.case_id, attempt.index, by="slurm", signal=self.signal_name)
+            if self.signal_name != "SIGUSR2":
+                return None
+        self.event(ev.JOB_REQUEUED, case.case_id, attempt.index, by="supervisor", reason=attempt.reason)
+        self.signal.clear()
+        problem = await self.launcher.requeue()
+        if problem:
+            return await self._close(case, at.FAILED, f"{attempt.reason}; requeue was refused: {problem}")
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.signal.wait(), REQUEUE_TAKEN_S)
+        if not self.signal.is_set():
+            return await self._close(case, at.FAILED, f"{attempt.reason}; Slurm took the requeue and did not act on it")
+        return None
+
+    def progress(self, case: Case, attempt: int, step: int, state: str) -> None:
+        """Tell whoever watches how far the case is; lost without harm."""
+        path = self.run.progress(self.job.key)
+        temporary = path.with_suffix(".tmp")
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps({
+                "case_id": case.case_id, "attempt": attempt, "step": step, "steps": case.steps, "state": state,
+                "wall_ns": time.time_ns(), "restart": self.launcher.restart,
+            }), encoding="utf-8")
+            temporary.replace(path)
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m harness.runtime.supervisor RUN SUBMISSION``."""
+    run, name = RunDir(arguments[0]), arguments[1]
+    plan = Plan.from_json(run.read_json(run.plan))
+    site = run.read_json(run.site)
+    submission = next(s for s in plan.submissions if s.name == name)
+    local = site["launcher"] == "local"
+    index = os.environ.get("HARNESS_ARRAY_INDEX" if local else "SLURM_ARRAY_TASK_ID", "0")
+    job = submission.jobs[int(index)]
+    launcher: Launcher = (
+        LocalLauncher(os.environ, job.nodes) if local else SlurmLauncher(os.environ, site["mpi"]["plugin"])
+    )
+
+    async def serve() -> int:
+        return await Supervisor(run, job, plan, site, launcher).serve()
+
+    try:
+        return asyncio.run(serve())
+    except Exception:  # the last word of a supervisor that cannot go on; its job's log is what people look at
+        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            append_line(run.events(job.key), Event(
+                "supervisor.failed", time.time_ns(), time.monotonic_ns(), launcher.nodes[0], "supervisor",
+                data={"trace": traceback.format_exc()[-4000:]},
+            ).to_json())
+        return 70
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,60 @@
+"""Slurm's client commands: each call bounded in time, in a clean environment, counted. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+
+# A user's defaults for sbatch, srun and the rest must not change what we ask, nor a surrounding job's shape.
+_SCRUBBED = re.compile(r"^(SBATCH|SRUN|SLURM|SLURMD|SALLOC|SQUEUE|SACCT|SINFO|SCONTROL)_")
+_KEPT = {"SLURM_CONF"}
+
+
+class CommandError(Exception):
+    """A command is missing, failed, or did not answer; the message says which, what it said, and what to do."""
+
+
+class CommandTimeout(CommandError):
+    """The command did not end in time: whether it took effect is unknown."""
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """A copy without variables that would change Slurm's clients, with a fixed locale and time format."""
+    kept = {k: v for k, v in environment.items() if k in _KEPT or not _SCRUBBED.match(k)}
+    return {**kept, "LC_ALL": "C", "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S"}
+
+
+def run_command(
+    arguments: Sequence[str], *, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run a command to its end and return its standard output.
+
+    Raises:
+        CommandTimeout: it did not end in time; it was killed, and may have taken effect all the same.
+        CommandError: it is not there, or its exit code was not 0.
+    """
+    name = arguments[0]
+    if shutil.which(name) is None:
+        raise CommandError(
+            f"{name}: command not found; is this a login node of a Slurm cluster? "
+            "Load Slurm's module, or use --site local, which needs no Slurm"
+        )
+    process = subprocess.Popen(
+        list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        errors="replace", env=dict(environment) if environment is not None else clean_environment(os.environ),
+        start_new_session=True,  # a Ctrl-C at the terminal must not end a submission half-way
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise CommandTimeout(f"{name}: no answer within {timeout_s:g} s; the controller may be away") from None
+    if process.returncode:
+        said = " ".join((errors or output).split()) or "nothing"
+        raise CommandError(f"{name}: exit code {process.returncode}, said: {said[:500]}")
+    return output

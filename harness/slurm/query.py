@@ -1,0 +1,99 @@
+"""One batched question a poll: how are all jobs of a campaign? ``sacct``, else ``squeue``; and look-ups by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.slurm.commands import CommandError, run_command
+
+_FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start", "End")
+_ARRAY = re.compile(r"^(\d+)_\[([^\]%]+)(?:%\d+)?\]$")
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """What Slurm says of one job, or of one task of an array."""
+
+    job_id: str  # "12" or "12_3"
+    name: str
+    state: str
+    exit_code: str = ""
+    nodes: str = ""
+    start: str = ""
+    end: str = ""
+
+
+def expand_ids(job_id: str) -> list[str]:
+    """``12_[0-2,5%4]`` as ``12_0 12_1 12_2 12_5``: how a pending array's tasks are printed together."""
+    match = _ARRAY.match(job_id)
+    if not match:
+        return [job_id]
+    tasks: list[int] = []
+    for part in match.group(2).split(","):
+        first, _, last = part.partition("-")
+        tasks += range(int(first), int(last or first) + 1)
+    return [f"{match.group(1)}_{t}" for t in tasks]
+
+
+def parse_sacct(text: str) -> list[JobRow]:
+    """Rows of ``sacct -P -n -X``; lines of another shape are an error in asking, and are left out."""
+    rows = []
+    for line in text.splitlines():
+        parts = line.split("|")
+        if len(parts) == len(_FIELDS):
+            rows += [JobRow(job_id, *parts[1:]) for job_id in expand_ids(parts[0])]
+    return rows
+
+
+def parse_squeue(text: str) -> list[JobRow]:
+    """Rows of ``squeue -h -o %i|%j|%T|%N|%S|%e``."""
+    rows = []
+    for line in text.splitlines():
+        parts = line.split("|")
+        if len(parts) == 6:
+            job_id, name, state, nodes, start, end = parts
+            rows += [JobRow(i, name, state, "", nodes, start, end) for i in expand_ids(job_id)]
+    return rows
+
+
+def ask(job_ids: Sequence[str], *, accounting: bool, timeout_s: float) -> list[JobRow]:
+    """Rows of all these jobs, in one call; a second one, to the controller, only when the first fails.
+
+    Raises:
+        CommandError: neither answered; nothing is known.
+    """
+    if not job_ids:
+        return []
+    ids = ",".join(sorted(set(job_ids), key=lambda i: (len(i), i)))
+    if accounting:
+        try:
+            return parse_sacct(run_command(
+                ["sacct", "-n", "-P", "-X", "-j", ids, f"--format={','.join(_FIELDS)}"], timeout_s=timeout_s
+            ))
+        except CommandError:
+            pass  # the accounting daemon is away: the controller may still know
+    return parse_squeue(run_command(
+        ["squeue", "-h", "-t", "all", "-j", ids, "-o", "%i|%j|%T|%N|%S|%e"], timeout_s=timeout_s
+    ))
+
+
+def find_by_name(names: Iterable[str], *, accounting: bool, timeout_s: float) -> dict[str, str]:
+    """Job ids (without array tasks) of jobs with these names, in the queue or in the accounts of a week.
+
+    Raises:
+        CommandError: the controller did not answer, so that a missing name means nothing.
+    """
+    wanted = ",".join(sorted(names))
+    rows = parse_squeue(run_command(
+        ["squeue", "-h", "-t", "all", "--name", wanted, "-o", "%i|%j|%T|%N|%S|%e"], timeout_s=timeout_s
+    ))
+    found = {row.name: row.job_id.split("_")[0] for row in rows}
+    if accounting:
+        rows = parse_sacct(run_command(
+            ["sacct", "-n", "-P", "-X", "--name", wanted, "-S", "now-7days", f"--format={','.join(_FIELDS)}"],
+            timeout_s=timeout_s,
+        ))
+        found = {**{row.name: row.job_id.split("_")[0] for row in rows}, **found}
+    return found

@@ -1,0 +1,406 @@
+"""The HDF5 schema of ``results.h5``: its one home, with version, history, writer and reader.
+
+The file holds columns of equal length in groups ("tables"). Fixed tables describe what ran; tables
+under ``/samples/<workload>/<table>`` hold every raw sample. Nothing here aggregates or judges, and
+nothing is ever unpickled. A file is written under a temporary name, checked, then renamed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA_NAME = "hpc-harness results"
+SCHEMA_VERSION = 1
+HISTORY = {1: "first version: cases, jobs, attempts, faults, events, checks, streams, telemetry, samples"}
+
+Column = NDArray[Any]
+Table = dict[str, Column]
+
+TEXT = "text"  # stored as variable-length UTF-8
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of a fixed table."""
+
+    name: str
+    type: str  # a numpy code ("i8", "f8", "i4", "?") or TEXT
+    definition: str
+    unit: str = ""
+
+
+def _fields(*rows: tuple[str, str, str] | tuple[str, str, str, str]) -> tuple[Field, ...]:
+    return tuple(Field(*row) for row in rows)
+
+
+TABLES: dict[str, tuple[Field, ...]] = {
+    "cases": _fields(
+        ("case_id", TEXT, "hash of campaign content and repeat"),
+        ("label", TEXT, "group, nodes and repeat, for people"),
+        ("group", TEXT, "name of the campaign's group"),
+        ("workload", TEXT, "name of the workload"),
+        ("scaling_mode", TEXT, "none, strong or weak"),
+        ("nodes", "i4", "nodes of the case"),
+        ("ranks", "i4", "world size"),
+        ("ranks_per_node", "i4", "ranks on each node"),
+        ("repeat", "i4", "index of the repeat, from 0"),
+        ("seed", "i8", "seed of the case"),
+        ("steps", "i4", "steps to do"),
+        ("warmup_steps", "i4", "first steps that are recorded but not judged"),
+        ("params", TEXT, "JSON: parameters of the workload"),
+        ("faults", TEXT, "JSON: declared faults"),
+        ("gates", TEXT, "JSON: gates"),
+        ("recovery", TEXT, "recovery policy"),
+        ("twin", TEXT, "case_id of the undisturbed twin, or empty"),
+        ("deterministic", "?", "whether its answer must equal the twin's bit for bit"),
+        ("attempts", "i4", "attempts that were started"),
+        ("outcome", TEXT, "outcome of the last attempt, or: not_run"),
+        ("reason", TEXT, "why it ended so"),
+        ("evidence", TEXT, "complete, or unknown: <what is missing>"),
+    ),
+    "jobs": _fields(
+        ("job_key", TEXT, "key of the job in its run"),
+        ("slurm_job_id", TEXT, "job id, 12 or 12_3; empty without Slurm"),
+        ("name", TEXT, "job name in Slurm"),
+        ("state", TEXT, "last state that Slurm reported; empty when it was never asked"),
+        ("exit_code", TEXT, "as sacct gives it, code:signal"),
+        ("nodes", TEXT, "node list"),
+        ("start", TEXT, "start of the last run, as sacct gives it"),
+        ("end", TEXT, "end, as sacct gives it"),
+        ("restarts", "i4", "times that Slurm started it again, by the supervisor's records"),
+        ("script_sha256", TEXT, "digest of the submitted script"),
+        ("script", TEXT, "the submitted script"),
+    ),
+    "attempts": _fields(
+        ("case_id", TEXT, "case"),
+        ("index", "i4", "attempt of the case, from 0"),
+        ("job_key", TEXT, "job that held it"),
+        ("slurm_job_id", TEXT, "its job id in Slurm"),
+        ("restart", "i4", "SLURM_RESTART_COUNT"),
+        ("epoch", "i4", "starts of the case inside this restart"),
+        ("nodes", TEXT, "JSON list: nodes of the allocation, batch host first"),
+        ("step_ids", TEXT, "JSON list: Slurm step ids that held its ranks"),
+        ("rank_nodes", TEXT, "JSON list: host name of each rank"),
+        ("start_wall_ns", "i8", "start, since the epoch", "ns"),
+        ("end_wall_ns", "i8", "end, since the epoch; 0 when nobody lived to write it", "ns"),
+        ("duration_ns", "i8", "by the batch host's monotonic clock; -1 when unknown", "ns"),
+        ("outcome", TEXT, "completed, failed, node_lost, interrupted or lost"),
+        ("reason", TEXT, "why"),
+        ("first_step", "i4", "step it began with"),
+        ("last_step", "i4", "highest step every rank is known to have finished; -1 for none"),
+        ("restored_step", "i4", "checkpoint it began from; -1 for none"),
+    ),
+    "faults": _fields(
+        ("fault_id", TEXT, "fault of the case"),
+        ("case_id", TEXT, "case"),
+        ("attempt", "i4", "attempt in which it was requested; -1 if it never was"),
+        ("kind", TEXT, "what was done"),
+        ("requested_kind", TEXT, "what the campaign asked for; differs only where it allowed a substitute"),
+        ("target", TEXT, "node that was hit"),
+        ("at_step", "i4", "trigger: every rank had begun this step"),
+        ("expect", TEXT, "declared outcome"),
+        ("requested", "?", "fact 1: it was commanded"),
+        ("observed", "?", "fact 2: its effect was verified"),
+        ("healed", "?", "fact 3: it was undone, verified"),
+        ("requested_wall_ns", "i8", "t0; 0 if not", "ns"),
+        ("injected_wall_ns", "i8", "t1; 0 if not", "ns"),
+        ("observed_wall_ns", "i8", "t1v; 0 if not", "ns"),
+        ("detected_wall_ns", "i8", "t2: first sign from any detector; 0 if none", "ns"),
+        ("first_step_wall_ns", "i8", "t7: first new step finished by every rank; 0 if none", "ns"),
+        ("recovered_wall_ns", "i8", "t8: progress passed the highest step before the fault; 0 if never", "ns"),
+        ("healed_wall_ns", "i8", "0 if not", "ns"),
+        ("evidence", TEXT, "JSON: how each fact was established"),
+    ),
+    "events": _fields(
+        ("wall_ns", "i8", "since the epoch, by the host's clock", "ns"),
+        ("mono_ns", "i8", "by the host's monotonic clock", "ns"),
+        ("host", TEXT, "where it was seen"),
+        ("source", TEXT, "supervisor, agent, rank or driver"),
+        ("kind", TEXT, "what happened: see harness.model.event"),
+        ("case_id", TEXT, "case, or empty"),
+        ("attempt", "i4", "attempt, or -1"),
+        ("rank", "i4", "rank, or -1"),
+        ("data", TEXT, "JSON"),
+    ),
+    "checks": _fields(
+        ("case_id", TEXT, "case"),
+        ("attempt", "i4", "attempt"),
+        ("rank", "i4", "rank"),
+        ("name", TEXT, "what was checked"),
+        ("passed", "?", "whether it held"),
+        ("expected", TEXT, "expected value"),
+        ("observed", TEXT, "observed value"),
+        ("detail", TEXT, "words"),
+    ),
+    "streams": _fields(
+        ("case_id", TEXT, "case"),
+        ("attempt", "i4", "attempt"),
+        ("node", TEXT, "node"),
+        ("path", TEXT, "file, relative to the run folder"),
+        ("status", TEXT, "complete, gap (the node was lost), short, torn or missing"),
+        ("bytes", "i8", "bytes read", "B"),
+        ("expected_bytes", "i8", "bytes the node said it shipped; -1 when it could not say", "B"),
+        ("records", "i8", "records read"),
+        ("expected_records", "i8", "records the node said it shipped; -1 when it could not say"),
+        ("detail", TEXT, "words"),
+    ),
+    "telemetry_absent": _fields(
+        ("node", TEXT, "node"),
+        ("what", TEXT, "kind of telemetry"),
+        ("reason", TEXT, "why there is none"),
+    ),
+}
+
+# Columns that every table under /samples begins with.
+SAMPLE_KEYS = _fields(
+    ("case", "i4", "row of /cases"),
+    ("attempt", "i4", "row of /attempts"),
+    ("rank", "i4", "rank, or -1 for a sample of a host"),
+    ("node", "i4", "row of /nodes"),
+)
+TABLES["nodes"] = _fields(("name", TEXT, "host name, as the rows of samples refer to it"))
+
+
+class StoreError(Exception):
+    """A results file cannot be read or written; the message says which, why and what to do."""
+
+
+# --- writing ------------------------------------------------------------------------------------------
+
+
+def _create(group: h5py.Group, name: str, values: Column, type_code: str) -> h5py.Dataset:
+    if type_code == TEXT:
+        data = np.array([str(v) for v in values], dtype=object)
+        return group.create_dataset(name, data=data, dtype=h5py.string_dtype("utf-8"))
+    data = np.asarray(values, dtype=np.dtype(type_code))
+    if not len(data):
+        return group.create_dataset(name, data=data, maxshape=(None,), chunks=(1024,))
+    return group.create_dataset(
+        name, data=data, chunks=(min(len(data), 65536),), shuffle=True, compression="gzip", compression_opts=1,
+        fletcher32=True,
+    )
+
+
+class Writer:
+    """Writes one results file; leave the ``with`` block without an exception to put it in place."""
+
+    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._file = h5py.File(self._temporary, "w")
+        self._written: dict[str, int] = {}
+        self._file.attrs["schema"] = SCHEMA_NAME
+        self._file.attrs["schema_version"] = SCHEMA_VERSION
+        for name, value in attributes.items():
+            self._file.attrs[name] = value
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+            return
+        for name, fields in TABLES.items():
+            if name not in self._written:
+                self.table(name, {f.name: [] for f in fields})
+        self._file.flush()
+        self._file.close()
+        with Results(self._temporary) as check:
+            check.verify()
+        descriptor = os.open(self._temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._temporary.replace(self.path)
+
+    def table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write one fixed table; ``columns`` maps every field of ``TABLES[name]`` to values of equal length.
+
+        Raises:
+            StoreError: a column is missing, unknown, or of another length.
+        """
+        fields = TABLES[name]
+        names = [f.name for f in fields]
+        if sorted(columns) != sorted(names):
+            wrong = sorted(set(columns) ^ set(names))
+            raise StoreError(f"{self.path}: table {name}: columns {wrong} are missing or unknown; expected {names}")
+        lengths = {n: len(v) for n, v in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise StoreError(f"{self.path}: table {name}: columns differ in length: {lengths}")
+        group = self._file.create_group(name)
+        for f in fields:
+            dataset = _create(group, f.name, np.asarray(columns[f.name], dtype=object if f.type == TEXT else None)
+                              if len(columns[f.name]) else np.array([], dtype=object), f.type)
+            dataset.attrs["definition"] = f.definition
+            dataset.attrs["unit"] = f.unit
+        self._written[name] = lengths[names[0]]
+
+    def samples(
+        self, workload: str, table: str, columns: Mapping[str, Column], facts: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        """Write ``/samples/<workload>/<table>``.
+
+        Args:
+            columns: the ``SAMPLE_KEYS`` and the recorded columns, 1-D arrays of equal length.
+            facts: for each recorded column its ``unit``, ``type``, ``direction`` and ``definition``.
+
+        Raises:
+            StoreError: the columns differ in length, or a column has no facts.
+        """
+        lengths = {n: len(v) for n, v in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise StoreError(f"{self.path}: samples of {workload}/{table}: columns differ in length: {lengths}")
+        group = self._file.require_group("samples").require_group(workload).create_group(table)
+        keys = {f.name: f for f in SAMPLE_KEYS}
+        for name, values in columns.items():
+            if name in keys:
+                dataset = _create(group, name, values, keys[name].type)
+                dataset.attrs["definition"] = keys[name].definition
+                dataset.attrs["unit"] = keys[name].unit
+                continue
+            if name not in facts:
+                raise StoreError(f"{self.path}: samples of {workload}/{table}: column {name} has no definition")
+            dataset = _create(group, name, values, facts[name]["type"])
+            for fact in ("unit", "direction", "definition"):
+                dataset.attrs[fact] = facts[name][fact]
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+class Results:
+    """A results file, open for reading; use it as a context manager."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise StoreError(f"{path}: no such file; run `harness collect RUN` to make one")
+        try:
+            self._file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise StoreError(
+                f"{path}: not a readable HDF5 file ({str(error).splitlines()[0]}); "
+                "it may be truncated or something else: run `harness collect RUN` again"
+            ) from None
+        found = self._file.attrs.get("schema")
+        version = self._file.attrs.get("schema_version")
+        if found != SCHEMA_NAME:
+            self._file.close()
+            raise StoreError(f"{path}: an HDF5 file, but not one of the harness (attribute schema = {found!r})")
+        if version not in HISTORY:
+            self._file.close()
+            raise StoreError(
+                f"{path}: schema version {version}, this harness reads {sorted(HISTORY)}; install a newer harness"
+            )
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; reading afterwards fails."""
+        self._file.close()
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the whole file: campaign, site, provenance, ``emulated`` and so on."""
+        return {k: v.item() if isinstance(v, np.generic) else v for k, v in self._file.attrs.items()}
+
+    def _read(self, dataset: h5py.Dataset) -> Column:
+        try:
+            if h5py.check_string_dtype(dataset.dtype) is not None:
+                return np.asarray(dataset.asstr()[:], dtype=object)
+            return np.asarray(dataset[:])
+        except (OSError, KeyError, UnicodeDecodeError) as error:
+            raise StoreError(f"{self.path}: {dataset.name} is damaged ({error}); collect it again") from None
+
+    def table(self, name: str) -> Table:
+        """One fixed table as arrays of equal length, text as ``str`` objects.
+
+        Raises:
+            StoreError: there is no such table, or it is damaged.
+        """
+        if name not in TABLES:
+            raise StoreError(f"no table {name!r} in the schema; there are {sorted(TABLES)}")
+        if name not in self._file:
+            raise StoreError(f"{self.path}: table {name} is missing; the file is damaged, collect it again")
+        group = self._file[name]
+        return {f.name: self._read(group[f.name]) for f in TABLES[name]}
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """One fixed table as a list of dictionaries of plain Python values: handy for small tables."""
+        table = self.table(name)
+        names = list(table)
+        columns = [table[n].tolist() for n in names]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+    def sample_tables(self) -> list[tuple[str, str]]:
+        """All ``(workload, table)`` that hold samples."""
+        if "samples" not in self._file:
+            return []
+        return [(w, t) for w, group in self._file["samples"].items() for t in group]
+
+    def samples(self, workload: str, table: str, columns: Sequence[str] | None = None) -> Table:
+        """Columns of ``/samples/<workload>/<table>``; all of them, or those named, and always the keys.
+
+        Raises:
+            StoreError: no such table or column.
+        """
+        path = f"samples/{workload}/{table}"
+        if path not in self._file:
+            raise StoreError(f"{self.path}: no samples {workload}/{table}; there are {self.sample_tables()}")
+        group = self._file[path]
+        wanted = list(group) if columns is None else [f.name for f in SAMPLE_KEYS] + list(columns)
+        unknown = [n for n in wanted if n not in group]
+        if unknown:
+            raise StoreError(f"{self.path}: {workload}/{table} has no column {unknown}; it has {list(group)}")
+        return {n: self._read(group[n]) for n in dict.fromkeys(wanted)}
+
+    def facts(self, workload: str, table: str) -> dict[str, dict[str, str]]:
+        """Unit, direction and definition of each column of a sample table."""
+        group = self._file[f"samples/{workload}/{table}"]
+        return {n: {k: str(v) for k, v in d.attrs.items()} for n, d in group.items()}
+
+    def _groups(self) -> Iterator[h5py.Group]:
+        for name in TABLES:
+            yield self._file[name]
+        for workload, table in self.sample_tables():
+            yield self._file[f"samples/{workload}/{table}"]
+
+    def verify(self) -> None:
+        """Read every table once (which checks its checksums) and compare the lengths of its columns.
+
+        Raises:
+            StoreError: a table is missing, damaged, or has columns of different lengths.
+        """
+        for name in TABLES:
+            self.table(name)
+        for group in self._groups():
+            lengths = {n: len(self._read(d)) for n, d in group.items()}
+            if len(set(lengths.values())) > 1:
+                raise StoreError(f"{self.path}: {group.name}: columns differ in length: {lengths}")
+
+
+def open_results(path: Path | str) -> Results:
+    """Open a results file for reading.
+
+    Raises:
+        StoreError: it is missing, truncated, foreign, or of a version this harness does not know.
+    """
+    return Results(path)

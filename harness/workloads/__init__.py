@@ -1,0 +1,49 @@
+"""Workloads: one file each. The registry names them without importing any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a workload lives and how its ranks are started."""
+
+    module: str
+    launcher: str  # "torch": forked by each node's fork server; "mpi": a step of its own by srun
+    steps: int  # default number of steps
+    warmup_steps: int
+    defaults: dict[str, Any]  # parameters and their default values; their types are checked against these
+    restartable: bool  # has save and restore
+    help: str
+
+
+REGISTRY: dict[str, Entry] = {
+    "torch.allreduce": Entry(
+        "harness.workloads.torch_allreduce", "torch", 30, 5,
+        {"message_bytes": (65536, 1048576, 8388608)}, False,
+        "all-reduce over every size in each step; each result compared with a sum computed apart",
+    ),
+    "torch.train": Entry(
+        "harness.workloads.torch_train", "torch", 40, 3,
+        {"layers": 2, "width": 64, "heads": 4, "sequence": 32, "batch": 8, "vocabulary": 128,
+         "learning_rate": 0.001}, True,
+        "a small transformer under DDP on data made from the seed",
+    ),
+    "mpi.halo": Entry(
+        "harness.workloads.mpi_halo", "mpi", 60, 5,
+        {"rows": 512, "columns": 512}, True,
+        "2-D Jacobi with halo exchange; residual compared with a single-rank run's",
+    ),
+}
+
+
+def create(name: str) -> Any:
+    """Import a workload's module and return a new instance of its ``WORKLOAD`` class.
+
+    Raises:
+        KeyError: no workload has that name.
+    """
+    return import_module(REGISTRY[name].module).WORKLOAD()
