@@ -370,7 +370,7 @@ class Driver:
             elif line["what"] == "case_ended" and line["case_id"] == case_id:
                 view.state, view.reason = line["outcome"], line["reason"]
                 return view
-        if now.get("case_id") == case_id and view.state == "running":
+        if (now.get("case_id"), now.get("attempt")) == (case_id, view.attempts - 1) and view.state == "running":
             view.step = now["step"]
         elif view.attempts and view.state != "running" and key not in known.ended:
             view.state = "requeued"

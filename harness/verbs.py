@@ -77,11 +77,26 @@ def _read(options: argparse.Namespace) -> tuple[Input, Plan]:
     from harness import config
     from harness.plan import expand
     from harness.prepare import Input
+    from harness.resources import configs_dir
 
-    campaign, campaign_text = config.load_campaign(options.campaign)
-    site, site_text = config.load_site(options.site)
-    for warning in config.check(campaign, site, campaign_text=campaign_text, path=options.campaign):
-        print(f"warning: {warning}", file=sys.stderr)
+    read: dict[str, Any] = {}
+    problems: list[config.Problem] = []
+    for noun, load, given in (
+        ("campaign", config.load_campaign, options.campaign), ("site", config.load_site, options.site)
+    ):
+        try:
+            read[noun] = load(given, [configs_dir() / f"{noun}s"])
+        except config.ConfigError as error:  # the other file's errors are told in the same breath
+            problems += error.problems
+    if problems:
+        raise config.ConfigError(problems)
+    (campaign, campaign_text), (site, site_text) = read["campaign"], read["site"]
+    found = config.check(campaign, site, path=options.campaign, text=campaign_text)
+    for problem in found:
+        if problem.warning:
+            print(f"warning: {problem}", file=sys.stderr)
+    if any(not p.warning for p in found):
+        raise config.ConfigError(p for p in found if not p.warning)
     return Input(campaign, campaign_text, site, site_text, options.command), expand(campaign, site)
 
 

@@ -179,7 +179,8 @@ class AttemptRun:
         }
         interface = self.s.site["network"]["interface"] or first["interface"]
         if interface and self.launcher == "torch":
-            environment["GLOO_SOCKET_IFNAME"] = environment["NCCL_SOCKET_IFNAME"] = interface
+            environment["GLOO_SOCKET_IFNAME"] = interface
+            environment["NCCL_SOCKET_IFNAME"] = f"={interface}"  # without "=" NCCL takes it for a prefix
         spec = self.folder / "attempt.json"
         write_json(spec, {
             "case": self.case.to_json(), "attempt": self.attempt.index, "restart": self.attempt.restart,

@@ -147,7 +147,8 @@ def restore(workload: Workload, parent: Path, rank: int, world: int) -> tuple[di
     """Load the newest checkpoint that verifies on every rank, all ranks together.
 
     Returns:
-        ``{"step", "digest", "path"}`` or None when there is no checkpoint at all, and why any was refused.
+        ``{"step", "digest", "committed_digest", "path"}`` (the second digest is the manifest's), or None when there is
+        no checkpoint at all; and why any was refused.
 
     Raises:
         CheckpointError: there are checkpoints and none can be used, or the restored state has another
@@ -174,7 +175,9 @@ def restore(workload: Workload, parent: Path, rank: int, world: int) -> tuple[di
             )
         match = _NAME.match(name)
         assert match is not None  # names come from committed()
-        return {"step": int(match.group(1)), "digest": digest, "path": name}, refused
+        return {
+            "step": int(match.group(1)), "digest": digest, "committed_digest": part["state_digest"], "path": name,
+        }, refused
     if refused:
         raise CheckpointError("no checkpoint can be used: " + "; ".join(refused))
     return None, refused

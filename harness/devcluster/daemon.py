@@ -1,0 +1,407 @@
+"""The one root process that holds a cluster: parent of every host, and its power controller.
+
+It makes everything, serves power requests on a Unix socket as a BMC would, and takes everything down
+when it is told to end. It has one thread and one loop, since it forks hosts, and a fork of a process
+with threads is a gamble. If it is killed, the kernel kills every host with it, and `down` clears up
+the links and control groups that remain.
+
+Run as ``python -m harness.devcluster.daemon FOLDER REPORT_FD`` by ``up``; never by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from harness.devcluster import cgroups, environment, head, network, node, state, teardown
+from harness.devcluster.errors import ClusterError
+from harness.devcluster.folder import ClusterFolder
+from harness.devcluster.neighbours import Neighbours
+from harness.devcluster.processes import identify
+from harness.devcluster.state import Cluster, Host
+from harness.devcluster.waiting import wait_until
+
+_IDLE_S = 60.0
+_GONE_S = 30.0
+_REQUEST_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """One instant on both clocks."""
+
+    wall_ns: int
+    monotonic_ns: int
+
+    @staticmethod
+    def now() -> Stamp:
+        return Stamp(time.time_ns(), time.monotonic_ns())
+
+
+class Daemon:
+    """Holds the cluster's present state; every change of it is recorded before it is acted upon."""
+
+    def __init__(self, cluster: Cluster, report: Callable[[str, float], None]) -> None:
+        self.cluster = cluster
+        self.report = report
+        self.neighbours: Neighbours | None = None
+        self.hierarchies = () if cluster.cgroup != "v1" else cgroups.detect().hierarchies
+
+    # -- coming up ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Everything from nothing to idle nodes."""
+        begin = time.monotonic()
+        cluster = self.cluster
+        self._record(replace(cluster, daemon=identify(os.getpid())))
+        environment.enter_base(cluster)
+        if self.hierarchies:
+            cgroups.make_group(cluster.cgroup_folders)
+        network.make_bridge(cluster.bridge, IPv4Address(cluster.gateway), cluster.prefix_length)
+        self.neighbours = Neighbours(cluster.bridge, IPv4Address(cluster.gateway))
+        self.report("namespaces and bridge", time.monotonic() - begin)
+        # The head's daemons take longest: start them first, and make the nodes meanwhile.
+        (leader,) = self._boot([cluster.head], head.run_services)
+        leader.channel.send(node.START)
+        begin = time.monotonic()
+        inits = self._boot(cluster.nodes, node.run_slurmd)
+        self.report(f"{len(inits)} nodes cabled", time.monotonic() - begin)
+        leader.expect(node.STARTED, self._report_phase)
+        begin = time.monotonic()
+        for init in inits:
+            init.channel.send(node.START)
+        for init in inits:
+            init.expect(node.STARTED)
+            init.channel.close()
+        leader.channel.close()
+        self._wait_idle()
+        self.report("slurmd on every node", time.monotonic() - begin)
+        self._record(replace(self.cluster, phase="ready"))
+
+    def _report_phase(self, phase: str) -> None:
+        name, elapsed_s = phase.rsplit(" ", 1)
+        self.report(name, float(elapsed_s))
+
+    def _boot(self, hosts: Sequence[Host], body: node.Body) -> list[node.Init]:
+        """Fork each host's process 1, record them all, cable them, and wait until each is ready."""
+        grouped = bool(self.hierarchies)
+        if grouped:
+            for host in hosts:
+                cgroups.make_group(self.cluster.cgroup_folders, host.name)
+        inits = [node.fork_init(self.cluster, host, self.hierarchies, body) for host in hosts]
+        for init in inits:
+            init.expect(node.NAMESPACES)
+        started = {init.host.name: replace(init.host, init=identify(init.pid)) for init in inits}
+        self._record_hosts(started)
+        network.connect(
+            self.cluster.bridge, [(init.host.link, IPv4Address(init.host.address), init.pid) for init in inits]
+        )
+        for init in inits:
+            init.channel.send(node.LINKED)
+        for init in inits:
+            init.expect(node.READY)
+        assert self.neighbours is not None
+        self.neighbours.add({init.host: init.pid for init in inits}, network.INTERFACE)
+        return inits
+
+    def _wait_idle(self) -> None:
+        names = len(self.cluster.nodes)
+
+        def idle() -> bool:
+            answer = subprocess.run(
+                ["sinfo", "--noheader", "--states=idle", "--format=%D"],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=30,
+                env=node.daemon_environment(self.cluster),
+            )
+            return answer.returncode == 0 and sum(map(int, answer.stdout.split())) == names
+
+        wait_until(idle, deadline_s=_IDLE_S + names / 2, every_s=0.05, what=f"all {names} nodes are idle in sinfo")
+
+    def _record(self, cluster: Cluster) -> None:
+        state.write(cluster)
+        self.cluster = cluster
+
+    def _record_hosts(self, changed: dict[str, Host]) -> None:
+        cluster = self.cluster
+        self._record(
+            replace(
+                cluster,
+                nodes=tuple(changed.get(host.name, host) for host in cluster.nodes),
+                head=changed.get(cluster.head.name, cluster.head),
+            )
+        )
+
+    def stop(self) -> None:
+        """Take down whatever there is."""
+        if self.neighbours is not None:
+            self.neighbours.close()
+        teardown.stop_hosts(self.cluster)
+
+    # -- power -------------------------------------------------------------------------------------
+
+    def power(self, action: str, names: Sequence[str], asked_by: str) -> list[dict[str, object]]:
+        """Do it, log it, and say what was done when; an unknown node is a ClusterError."""
+        requested = Stamp.now()
+        known = {host.name: host for host in self.cluster.nodes}
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise ClusterError(
+                f"power {action}: no node {', '.join(unknown) or '(none given)'};"
+                f" there are {self.cluster.nodes[0].name} to {self.cluster.nodes[-1].name}"
+            )
+        hosts = [known[name] for name in dict.fromkeys(names)]
+        if action == "status":
+            return [{"node": host.name, "power": _power(host)} for host in hosts]
+        if action == "off":
+            effects = self._power_off([host for host in hosts if host.init is not None])
+        elif action == "on":
+            effects = self._power_on([host for host in hosts if host.init is None])
+        else:
+            raise ClusterError(f"power {action}: the actions are on, off, status")
+        replies: list[dict[str, object]] = []
+        for host in hosts:
+            effect = effects.get(host.name)
+            replies.append(
+                {
+                    "node": host.name,
+                    "action": action,
+                    "power": action,
+                    "changed": effect is not None,
+                    "asked_by": asked_by,
+                    "requested_wall_ns": requested.wall_ns,
+                    "requested_monotonic_ns": requested.monotonic_ns,
+                    **(effect or {}),
+                }
+            )
+        self._log_power(replies)
+        return replies
+
+    def _power_off(self, hosts: Sequence[Host]) -> dict[str, dict[str, object]]:
+        effects: dict[str, dict[str, object]] = {}
+        for host in hosts:
+            # The cable first: dying processes would close their connections, and a peer would see
+            # a reset, which a loss of power never sends.
+            network.set_up(host.link, False)
+            cut = Stamp.now()
+            assert host.init is not None
+            os.kill(host.init.pid, signal.SIGKILL)  # our own unreaped child: the pid is certain
+            effects[host.name] = {"effect_wall_ns": cut.wall_ns, "effect_monotonic_ns": cut.monotonic_ns}
+        for host in hosts:
+            cgroups.thaw([f"{folder}/{host.name}" for folder in self.cluster.cgroup_folders])
+            assert host.init is not None
+            os.waitpid(host.init.pid, 0)
+            effects[host.name]["dead_monotonic_ns"] = time.monotonic_ns()
+        self._clear_up(hosts)
+        return effects
+
+    def _clear_up(self, hosts: Sequence[Host]) -> None:
+        """After the end of these hosts: what they leave in the machine, and in our records."""
+        if self.neighbours is not None:
+            self.neighbours.remove(hosts)
+        network.delete_links([host.link for host in hosts])
+        cgroups.remove([f"{folder}/{host.name}" for folder in self.cluster.cgroup_folders for host in hosts])
+        self._record_hosts({host.name: replace(host, init=None) for host in hosts})
+
+    def _power_on(self, hosts: Sequence[Host]) -> dict[str, dict[str, object]]:
+        if not hosts:
+            return {}
+        inits = self._boot(hosts, node.run_slurmd)
+        effects: dict[str, dict[str, object]] = {}
+        for init in inits:
+            init.channel.send(node.START)
+        for init in inits:
+            init.expect(node.STARTED)
+            init.channel.close()
+            started = Stamp.now()
+            effects[init.host.name] = {
+                "effect_wall_ns": started.wall_ns,
+                "effect_monotonic_ns": started.monotonic_ns,
+            }
+        return effects
+
+    def _log_power(self, entries: Sequence[dict[str, object]]) -> None:
+        with open(self.cluster.paths.power_log, "a") as log:
+            log.write("".join(json.dumps(entry) + "\n" for entry in entries))
+
+    def bury(self) -> None:
+        """A host whose process 1 ended without our doing has lost its power too: record it."""
+        dead: list[Host] = []
+        for host in (*self.cluster.nodes, self.cluster.head):
+            if host.init is not None and os.waitpid(host.init.pid, os.WNOHANG)[0] != 0:
+                dead.append(host)
+        if dead:
+            now = Stamp.now()
+            self._clear_up(dead)
+            self._log_power(
+                [
+                    {
+                        "node": host.name,
+                        "action": "died",
+                        "power": "off",
+                        "effect_wall_ns": now.wall_ns,
+                        "effect_monotonic_ns": now.monotonic_ns,
+                    }
+                    for host in dead
+                ]
+            )
+
+    # -- the control socket ------------------------------------------------------------------------
+
+    def serve(self, listener: socket.socket, wakeup: socket.socket, ending: Callable[[], bool]) -> None:
+        """Answer requests until the daemon is told to end."""
+        received: dict[socket.socket, bytes] = {}
+        with selectors.DefaultSelector() as selector:
+            selector.register(listener, selectors.EVENT_READ)
+            selector.register(wakeup, selectors.EVENT_READ)
+            while not ending():
+                for key, _ in selector.select():
+                    channel = key.fileobj
+                    assert isinstance(channel, socket.socket)
+                    if channel is wakeup:
+                        wakeup.recv(4096)
+                        self.bury()
+                    elif channel is listener:
+                        client, _ = listener.accept()
+                        if self._admit(client):
+                            client.setblocking(False)
+                            received[client] = b""
+                            selector.register(client, selectors.EVENT_READ)
+                    elif self._collect(channel, received):
+                        selector.unregister(channel)
+                        self._answer(channel, received.pop(channel))
+
+    def _admit(self, client: socket.socket) -> bool:
+        _, uid, _ = _peer(client)
+        if uid in (0, self.cluster.user.uid):
+            return True
+        _reply(client, {"ok": False, "error": f"user {uid} may not: only root and {self.cluster.user.name}"})
+        return False
+
+    def _collect(self, client: socket.socket, received: dict[socket.socket, bytes]) -> bool:
+        """Whether the request is complete: a line has come, or no more will."""
+        try:
+            chunk = client.recv(4096)
+        except OSError:
+            chunk = b""
+        received[client] += chunk
+        return not chunk or b"\n" in received[client] or len(received[client]) > _REQUEST_BYTES
+
+    def _answer(self, client: socket.socket, line: bytes) -> None:
+        _, uid, _ = _peer(client)
+        asked_by = "root" if uid == 0 else self.cluster.user.name
+        answer: dict[str, object]
+        try:
+            request = json.loads(line)
+            if request.get("verb") == "power":
+                nodes = request.get("nodes")
+                if not isinstance(nodes, list) or not all(isinstance(name, str) for name in nodes):
+                    raise ClusterError("power: `nodes` is a list of node names")
+                answer = {"ok": True, "nodes": self.power(str(request.get("action")), nodes, asked_by)}
+            elif request.get("verb") == "status":
+                cluster = self.cluster
+                answer = {
+                    "ok": True,
+                    "phase": cluster.phase,
+                    "nodes": {host.name: _power(host) for host in (*cluster.nodes, cluster.head)},
+                }
+            else:
+                raise ClusterError(f"verb {request.get('verb')!r}: there are power and status")
+        except (ClusterError, OSError, ValueError, AttributeError) as error:
+            answer = {"ok": False, "error": str(error)}
+        _reply(client, answer)
+
+
+def _power(host: Host) -> str:
+    return "off" if host.init is None else "on"
+
+
+def _peer(client: socket.socket) -> tuple[int, int, int]:
+    raw = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, gid = struct.unpack("3i", raw)
+    return pid, uid, gid
+
+
+def _reply(client: socket.socket, answer: dict[str, object]) -> None:
+    try:
+        client.settimeout(1.0)
+        client.sendall(json.dumps(answer).encode() + b"\n")
+    except OSError:
+        pass  # a client on a node that it has just powered off does not hear the answer
+    finally:
+        client.close()
+
+
+def _listen(folder: ClusterFolder) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder.control_socket.unlink(missing_ok=True)
+    listener.bind(str(folder.control_socket))
+    folder.control_socket.chmod(0o666)  # whoever connects is then asked for his user id
+    listener.listen(64)
+    return listener
+
+
+def main(folder: ClusterFolder, report_fd: int) -> int:
+    """Bring the planned cluster up, serve it until SIGTERM, take it down."""
+    reports = os.fdopen(report_fd, "w", buffering=1)
+
+    def report(phase: str, elapsed_s: float) -> None:
+        tell({"phase": phase, "elapsed_s": elapsed_s})
+
+    def tell(message: dict[str, object]) -> None:
+        try:
+            reports.write(json.dumps(message) + "\n")
+        except BrokenPipeError:
+            pass  # whoever started us has gone; the cluster comes up all the same
+
+    cluster = state.read(folder)
+    if cluster is None:
+        raise ClusterError(f"{folder.state}: missing; the daemon is started by `harness cluster up`")
+    told_to_end: list[int] = []
+    daemon = Daemon(cluster, report)
+
+    def end(number: int, _frame: object) -> None:
+        told_to_end.append(number)
+        if daemon.cluster.phase == "starting":
+            raise ClusterError("it was told to end while it started")
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        listener = _listen(folder)
+        daemon.start()
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        wakeup, writer = socket.socketpair()
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        tell({"ready": True})
+        reports.close()
+        daemon.serve(listener, wakeup, lambda: bool(told_to_end))
+    except Exception as error:
+        traceback.print_exc()
+        if not reports.closed:
+            tell({"error": str(error) or type(error).__name__})
+        return 1
+    finally:
+        signal.set_wakeup_fd(-1)
+        daemon.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(ClusterFolder(Path(sys.argv[1])), int(sys.argv[2])))
