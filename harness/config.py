@@ -207,7 +207,8 @@ def _validated(
             value = model.model_validate(source.data)
         except ValidationError as error:
             found += [(source.line(f.loc), f) for e in error.errors() for f in _explain(e, model)]
-        found += [(source.line(f.loc), f) for f in more(source.data, value)]
+        told = {f.loc for _, f in found}  # of what the model refused, the other rules have nothing to add
+        found += [(source.line(f.loc), f) for f in more(source.data, value) if f.loc not in told]
     if found or value is None:
         raise ConfigError(_problems(path, found))
     return value
@@ -248,8 +249,8 @@ def _within(index: int, findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def _problems(path: str, found: Iterable[tuple[int, Finding]]) -> list[Problem]:
-    """Messages in the order of lines; of several about one place the first says enough."""
-    problems: dict[tuple[Loc, str], Problem] = {}
+    """Messages in the order of lines."""
+    problems = []
     for line, f in found:
         value = (
             f" = {_quoted(f.value)}"
@@ -257,8 +258,8 @@ def _problems(path: str, found: Iterable[tuple[int, Finding]]) -> list[Problem]:
             else ""
         )
         text = f"{place(f.loc)}{value}, {f.text}" if f.loc else f.text
-        problems.setdefault((f.loc, f.text), Problem(path, line, text, f.warning))
-    return sorted(problems.values(), key=lambda p: (p.line, p.warning))
+        problems.append(Problem(path, line, text, f.warning))
+    return sorted(problems, key=lambda p: (p.line, p.warning))
 
 
 def _quoted(value: Any) -> str:

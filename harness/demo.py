@@ -41,9 +41,10 @@ Choose one of the two:
 
 ABOUT_EMULATED = """\
 This demo
-  1. brings up an emulated Slurm cluster of {nodes} nodes on this machine     {cluster}
-  2. runs {campaign} on it as its ordinary user
-  3. copies results and report out, and takes the cluster down           {runs}
+  1. brings up an emulated Slurm cluster of {nodes} nodes on this machine, in {cluster}
+  2. runs {campaign} there, as its ordinary user
+  3. copies results and report to {runs}
+  4. takes the cluster down
 It touches no other cluster. About five minutes on two cores; Ctrl-C stops it and cleans up.
 """
 
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _complain(f"Another demo is running in {root}; wait for it, or stop it.")
             return REFUSED
         code = _emulated(root, runs / name, stop) if site == "emulated" else _local(root, runs / name, stop)
+        if stop.number is not None and site == "emulated":
+            print("Stopped. The cluster is gone, its jobs with it; `make demo` starts afresh.")
         _say_where(runs / name)
         return code if stop.number is None else 128 + stop.number
 
@@ -102,7 +105,8 @@ def _emulated(root: Path, target: Path, stop: _Stop) -> int:
     try:
         up = _devcluster("up", "--nodes", str(NODES), "--folder", str(cluster))
         if stop.run(up, UP_DEADLINE_S, cwd=root) != 0:
-            _complain("The cluster did not come up, so nothing was run.")
+            if stop.number is None:
+                _complain("The cluster did not come up, so nothing was run.")
             return REFUSED
         print(flush=True)
         command = _harness_run(root, "emulated", shared)

@@ -30,9 +30,9 @@ from harness.slurm.commands import CommandError, CommandTimeout
 from harness.slurm.query import JobRow
 from harness.slurm.states import Kind, is_over, kind_of
 
-LAG_S = 90.0  # how long after sbatch the accounts may not know the job yet
 MAX_POLL_S = 15.0
 LOOKUP_WAIT_S = 5.0
+SETTLE_S = 15.0  # after a supervisor's last word: how long Slurm may take to call its job ended
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def reconcile(plan: Plan, known: Ledger, seen: Seen, *, one_at_a_time: bool = Fa
             row, end = seen.rows.get(job.key), seen.ends.get(job.key)
             if row is not None and is_over(row.state):
                 actions.append(End(job.key, _facts(row, end)))
-            elif end is not None and row is None:
+            elif end is not None and (row is None or seen.wall_ns - end["wall_ns"] > SETTLE_S * 1e9):
                 actions.append(End(job.key, {"state": "", "reason": "", "job_id": end["job_id"]}))
             else:
                 busy = True
@@ -119,7 +119,7 @@ class CaseView:
     """How one case is, for people; from the run folder alone."""
 
     case: Case
-    state: str  # planned, queued, running, a Slurm state, or an outcome
+    state: str  # planned, queued, a Slurm state, running, requeued, healing, or an outcome
     step: int = 0
     attempts: int = 0
     reason: str = ""
@@ -136,6 +136,7 @@ class Driver:
         self.identity = run.read_json(run.identity)
         self.local = self.site["launcher"] == "local"
         self.calls = 0
+        self._rows: dict[str, JobRow] = {}  # Slurm's last word, kept between two questions
         self.trouble = ""  # what the scheduler last answered instead of an answer
 
     # --- one driver at a time -------------------------------------------------------------------------
@@ -174,7 +175,7 @@ class Driver:
 
         A scheduler that does not answer is not an error: ``trouble`` says so, and its rows are missing.
         """
-        rows: dict[str, JobRow] = {}
+        rows = {key: row for key, row in self._rows.items() if key not in known.ended}
         ends: dict[str, Mapping[str, Any]] = {}
         open_ids: list[str] = []
         for submission in self.plan.submissions:
@@ -197,19 +198,31 @@ class Driver:
             else:
                 open_ids.append(job_id)
         if open_ids and ask:
-            by_id = {row.job_id: row for row in self._ask(open_ids)}
+            by_id = {row.job_id: row for row in self._ask(open_ids, {j["job_id"] for j in ends.values()})}
             for submission in self.plan.submissions:
                 job_id = known.submitted.get(submission.name, "")
                 for index, job in enumerate(submission.jobs):
                     row = by_id.get(self._key(submission, index, job_id))
                     if row is not None and job.key not in known.ended:
-                        rows[job.key] = row
+                        rows[job.key] = self._rows[job.key] = row
         return Seen(rows, ends, time.time_ns())
 
-    def _ask(self, ids: Sequence[str]) -> list[JobRow]:
+    def _ask(self, ids: Sequence[str], finished: set[str]) -> list[JobRow]:
+        """One batched question; and a second to the controller where the accounts may speak of an earlier start.
+
+        A job that Slurm starts again has an ended record (NODE_FAIL, PREEMPTED, ...) and, until it runs, no
+        other: only the controller knows that it is pending. ``finished`` are the jobs whose supervisor said
+        its last word.
+        """
+        timeout_s = self.site["scheduler"]["call_timeout_s"]
         self.calls += 1
         try:
-            rows = query.ask(ids, accounting=self.site["accounting"], timeout_s=self.site["scheduler"]["call_timeout_s"])
+            rows = query.ask(ids, accounting=self.site["accounting"], timeout_s=timeout_s)
+            doubtful = [r.job_id for r in rows if is_over(r.state) and r.job_id not in finished]
+            if doubtful and self.site["accounting"]:
+                self.calls += 1
+                alive = {r.job_id: r for r in query.in_queue(doubtful, timeout_s=timeout_s)}
+                rows = [alive.get(r.job_id, r) for r in rows]
         except CommandError as error:
             self.trouble = str(error)
             return []
@@ -373,7 +386,7 @@ class Driver:
         if (now.get("case_id"), now.get("attempt")) == (case_id, view.attempts - 1) and view.state == "running":
             view.step = now["step"]
         elif view.attempts and view.state != "running" and key not in known.ended:
-            view.state = "requeued"
+            view.state = "healing" if view.state == "completed" else "requeued"
         if key in known.ended:
             view.state = "lost" if view.attempts else "not_run"
             view.reason = known.ended[key].get("reason") or view.reason or "its job ended before it ran"

@@ -141,7 +141,7 @@ def _case_id(case: Case, faults: Iterable[FaultSpec]) -> str:
             "repeat": case.repeat,
             "checkpoint": [case.checkpoint_every, case.checkpoint_keep if case.checkpoint_every else 0],
             "recovery": [case.recovery, case.max_restarts],
-            "faults": [f.model_dump(mode="json") for f in faults],
+            "faults": [f.model_dump(mode="json", exclude_defaults=True) for f in faults],
         }
     )
 

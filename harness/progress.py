@@ -12,7 +12,7 @@ from harness.driver import CaseView
 Tell = Callable[[list[CaseView], str], None]
 
 _STYLES = {"completed": "green", "failed": "red", "lost": "red", "not_run": "red", "node_lost": "yellow",
-           "interrupted": "yellow", "requeued": "yellow", "running": "cyan"}
+           "interrupted": "yellow", "requeued": "yellow", "healing": "yellow", "running": "cyan"}
 
 
 def line(view: CaseView) -> str:
@@ -33,7 +33,12 @@ def watcher(title: str, *, plain: bool) -> Iterator[Tell]:
 
     started = time.monotonic()
     with Live(refresh_per_second=4, transient=False) as live:
-        yield lambda views, trouble: live.update(_table(title, views, trouble, time.monotonic() - started))
+
+        def tell(views: list[CaseView], trouble: str) -> None:
+            rows = max(5, live.console.size.height - 7)
+            live.update(_table(title, views, trouble, time.monotonic() - started, rows))
+
+        yield tell
 
 
 class _Lines:
@@ -55,7 +60,16 @@ class _Lines:
         self._trouble = trouble
 
 
-def _table(title: str, views: list[CaseView], trouble: str, seconds: float) -> object:
+def select(views: list[CaseView], rows: int) -> list[CaseView]:
+    """The cases to show where not all fit: those at work, those in trouble, those that are done, those that wait."""
+    if len(views) <= rows:
+        return views
+    order = {"running": 0, "requeued": 0, "healing": 0, "completed": 2, "planned": 3, "queued": 3, "pending": 3}
+    chosen = sorted(range(len(views)), key=lambda i: (order.get(views[i].state, 1), i))[:rows]
+    return [views[i] for i in sorted(chosen)]
+
+
+def _table(title: str, views: list[CaseView], trouble: str, seconds: float, rows: int) -> object:
     from rich.console import Group
     from rich.markup import escape
     from rich.progress_bar import ProgressBar
@@ -65,7 +79,7 @@ def _table(title: str, views: list[CaseView], trouble: str, seconds: float) -> o
     table = Table(title=f"{escape(title)}  {int(seconds) // 60}:{int(seconds) % 60:02}", title_justify="left")
     for name in ("case", "workload", "state", "progress", "attempt", "job"):
         table.add_column(name)
-    for view in views:
+    for view in select(views, rows):
         done = view.case.steps if view.state == "completed" else view.step
         table.add_row(
             escape(view.case.label), view.case.workload, Text(view.state, style=_STYLES.get(view.state, "")),
@@ -73,7 +87,8 @@ def _table(title: str, views: list[CaseView], trouble: str, seconds: float) -> o
             "" if view.job_id.startswith("local") else view.job_id,
         )
     over = sum(v.state in ("completed", "failed", "lost", "not_run") for v in views)
-    words = Text(f"{over} of {len(views)} cases ended")
+    hidden = len(views) - len(select(views, rows))
+    words = Text(f"{over} of {len(views)} cases ended" + (f"; {hidden} not shown" if hidden else ""))
     if trouble:
         words.append(f"; the scheduler does not answer, trying again: {trouble}", style="yellow")
     return Group(table, words)

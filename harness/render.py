@@ -8,6 +8,7 @@ no value starts a line. Arithmetic and decisions are done here; templates only l
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -137,7 +138,9 @@ def _fenced(value: Any) -> Any:
     )
 
 
+@functools.lru_cache(maxsize=8)
 def _environment(templates: Path) -> jinja2.Environment:
+    """Jinja for one folder; kept, because compiling a template costs more than filling it in."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates, encoding="utf-8"),
         undefined=jinja2.StrictUndefined,
@@ -200,7 +203,7 @@ def _context(
         "exclusive": exclusive,
         "array_last": len(jobs) - 1 if submission.is_array else None,
         "log": f"{run_folder.replace('%', '%%')}/logs/{submission.name}-{number}.out",
-        "omp_threads": max(1, site.node.cpus // job.ranks_per_node) if exclusive and not shared_cores else 1,
+        "threads": max(1, site.node.cpus // job.ranks_per_node) if exclusive and not shared_cores else 1,
         "yields": shared_cores or job.ranks_per_node > site.node.cpus,
         "run_folder": run_folder,
         "python": python,

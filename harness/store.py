@@ -177,9 +177,14 @@ class StoreError(Exception):
 # --- writing ------------------------------------------------------------------------------------------
 
 
+def _text(value: object) -> str:
+    """What HDF5 can hold of a text: lone surrogates and NUL become escapes."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
 def _create(group: h5py.Group, name: str, values: Column, type_code: str) -> h5py.Dataset:
     if type_code == TEXT:
-        data = np.array([str(v) for v in values], dtype=object)
+        data = np.array([_text(v) for v in values], dtype=object)
         return group.create_dataset(name, data=data, dtype=h5py.string_dtype("utf-8"))
     data = np.asarray(values, dtype=np.dtype(type_code))
     if not len(data):
@@ -201,7 +206,7 @@ class Writer:
         self._file.attrs["schema"] = SCHEMA_NAME
         self._file.attrs["schema_version"] = SCHEMA_VERSION
         for name, value in attributes.items():
-            self._file.attrs[name] = value
+            self._file.attrs[name] = _text(value) if isinstance(value, str) else value
 
     def __enter__(self) -> Writer:
         return self

@@ -342,8 +342,8 @@ def report(options: argparse.Namespace) -> int:
     from analysis.report import write
 
     results = _results(options.run)
-    for path in write(results, Path(options.out) if options.out else results.parent):
-        print(path)
+    paths = write(results, Path(options.out) if options.out else results.parent)
+    print(paths.report_html, paths.junit_xml, paths.summary_json, sep="\n")
     return EXIT_PASS
 
 
@@ -370,5 +370,5 @@ def _report_and_judge(results: Path, out: Path) -> int:
               + (f"  [{verdict.why}]" if verdict.why else ""))
     paths = write(results, out)
     print(f"results  {results}")
-    print(f"report   {next(iter(paths))}")
+    print(f"report   {paths.report_html}")
     return exit_code(v.verdict for v in verdicts)

@@ -245,6 +245,7 @@ class Agent:
             await asyncio.sleep(0.01)
         for rank in self.ranks.values():
             if rank.pidfd >= 0:
+                asyncio.get_running_loop().remove_reader(rank.pidfd)
                 os.close(rank.pidfd)
         self.ranks = {}
         if self.records is not None:
@@ -314,10 +315,16 @@ class Agent:
         try:
             if rank.pidfd < 0:
                 rank.pidfd = os.pidfd_open(pid)
+                asyncio.get_running_loop().add_reader(rank.pidfd, self._ended, rank)
         except ProcessLookupError:
             rank.gone = True
             rank.progress = page.read(self.folder / f"rank-{rank.number}.page") if self.folder else None
             self._report(rank, self._last_words(rank))
+
+    def _ended(self, rank: Rank) -> None:
+        """A rank's process ended: looked at in the same moment, so that the first to end is reported first."""
+        asyncio.get_running_loop().remove_reader(rank.pidfd)
+        self._look()
 
     @staticmethod
     def _is_gone(rank: Rank) -> bool:

@@ -41,6 +41,7 @@ class RankView:
     ended: bool = False
     words: str = ""
     status: int | None = None
+    ended_order: int = 0
 
 
 class AttemptRun:
@@ -99,6 +100,7 @@ class AttemptRun:
             rank = self.ranks[message["rank"]]
             rank.ended, rank.state, rank.status = True, message["state"], message["status"]
             rank.words, rank.finished = message["words"], message["finished"]
+            rank.ended_order = sum(r.ended for r in self.ranks)
             if rank.state != page.DONE:
                 self.s.event(ev.RANK_EXITED, self.case.case_id, self.attempt.index, message["rank"], node=node,
                              status=message["status"], state=page.STATES[rank.state], words=rank.words)
@@ -228,6 +230,7 @@ class AttemptRun:
         bad = [(n, r) for n, r in enumerate(self.ranks) if r.state != page.DONE]
         if not bad:
             return at.COMPLETED, ""
+        bad.sort(key=lambda item: (not item[1].ended, item[1].ended_order))  # the first to end is the likeliest cause
         spoke = [(n, r) for n, r in bad if r.words]
         ended = [(n, r) for n, r in bad if r.ended]
         number, rank = (spoke or ended or bad)[0]
@@ -237,7 +240,8 @@ class AttemptRun:
             how = "" if rank.status is None else f" (exit status {rank.status})"
             return at.FAILED, (
                 f"rank {number} on {rank.node} ended{how} without finishing: {page.STATES[rank.state]}, "
-                f"{rank.finished + 1} of {self.case.steps} steps; {self._log_tail(number)}"
+                f"{rank.finished + 1} of {self.case.steps} steps, {len(ended)} of {self.case.ranks} ranks like it; "
+                f"{self._log_tail(number)}"
             )
         code = self.step.returncode if self.step is not None else None
         return at.FAILED, f"the step of its ranks ended with code {code} before rank {number} was heard of: " + (
