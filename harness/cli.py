@@ -12,9 +12,6 @@ from collections.abc import Callable, Sequence
 
 from harness import __version__
 
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-
 _DESCRIPTION = """\
 Slurm-native batch harness: does it scale, does it survive, is the answer still right?
 
@@ -30,7 +27,9 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def _campaign_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("campaign", help="campaign file, or the name of one that comes with the harness")
-    parser.add_argument("--site", required=True, help="site file, or the name of one: emulated, local, example-gpu")
+    parser.add_argument(
+        "--site", required=True, help="site file, or the name of one: emulated, local, example-gpu"
+    )
 
 
 def _run_argument(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +44,9 @@ def _verb(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help_text: str, *more: str
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(
-        name, help=help_text, description=" ".join((help_text[0].upper() + help_text[1:] + ".", *more)),
+        name,
+        help=help_text,
+        description=" ".join((help_text[0].upper() + help_text[1:] + ".", *more)),
         formatter_class=_Formatter,
     )
     parser.set_defaults(verb=name)
@@ -55,7 +56,9 @@ def _verb(
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """The parser; ``verb`` is the one about to run, whose own sub-verbs are then built as well."""
     parser = argparse.ArgumentParser(
-        prog="harness", description=_DESCRIPTION, formatter_class=_Formatter,
+        prog="harness",
+        description=_DESCRIPTION,
+        formatter_class=_Formatter,
         epilog="exit codes: 0 all pass, 1 a case failed, 2 wrong use or bad input, 3 unknown, 4 unfinished, "
         "130 Ctrl-C",
     )
@@ -66,21 +69,33 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     _campaign_arguments(plan)
     _json_argument(plan)
 
-    render = _verb(verbs, "render", "print the sbatch scripts, or write them to a folder; nothing is submitted")
+    render = _verb(
+        verbs, "render", "print the sbatch scripts, or write them to a folder; nothing is submitted"
+    )
     _campaign_arguments(render)
     render.add_argument("--out", metavar="FOLDER", help="write the scripts here instead of printing them")
 
-    run = _verb(verbs, "run", "run a campaign to its end: submit, watch, collect, report, judge",
-                "Killed at any moment and started again with the same --folder, it goes on.")
+    run = _verb(
+        verbs,
+        "run",
+        "run a campaign to its end: submit, watch, collect, report, judge",
+        "Killed at any moment and started again with the same --folder, it goes on.",
+    )
     _campaign_arguments(run)
-    run.add_argument("--folder", metavar="RUN", help="run folder, on storage that all nodes see "
-                     "[default: runs/<campaign>-<time> under the current folder]")
+    run.add_argument(
+        "--folder",
+        metavar="RUN",
+        help="run folder, on storage that all nodes see "
+        "[default: runs/<campaign>-<time> under the current folder]",
+    )
     run.add_argument("--plain", action="store_true", help="lines instead of a live table")
 
     status = _verb(verbs, "status", "show how far each case of a run is")
     _run_argument(status)
     _json_argument(status)
-    status.add_argument("--ask", action="store_true", help="ask Slurm as well (one call); else from the run folder alone")
+    status.add_argument(
+        "--ask", action="store_true", help="ask Slurm as well (one call); else from the run folder alone"
+    )
 
     logs = _verb(verbs, "logs", "list the log files of a run, or print those of one case")
     _run_argument(logs)
@@ -105,7 +120,9 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     judge.add_argument("run", help="run folder or results.h5")
     _json_argument(judge)
 
-    schema = _verb(verbs, "schema", "print a schema: of campaign or site files (JSON Schema), or of results.h5")
+    schema = _verb(
+        verbs, "schema", "print a schema: of campaign or site files (JSON Schema), or of results.h5"
+    )
     schema.add_argument("of", choices=("campaign", "site", "results"))
 
     cluster = _verb(verbs, "cluster", "a real Slurm cluster on this machine, to try things on")
@@ -127,9 +144,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from harness import verbs
 
     actions: dict[str, Callable[[argparse.Namespace], int]] = {
-        "plan": verbs.plan, "render": verbs.render, "run": verbs.run, "status": verbs.status, "logs": verbs.logs,
-        "cancel": verbs.cancel, "heal": verbs.heal, "collect": verbs.collect, "report": verbs.report,
-        "judge": verbs.judge, "schema": verbs.schema,
+        "plan": verbs.plan,
+        "render": verbs.render,
+        "run": verbs.run,
+        "status": verbs.status,
+        "logs": verbs.logs,
+        "cancel": verbs.cancel,
+        "heal": verbs.heal,
+        "collect": verbs.collect,
+        "report": verbs.report,
+        "judge": verbs.judge,
+        "schema": verbs.schema,
     }
     return verbs.guarded(actions[options.verb], options, ["harness", *arguments])
 

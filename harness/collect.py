@@ -48,7 +48,9 @@ class Collected:
     samples: dict[tuple[str, str], dict[str, list[Any]]] = field(default_factory=dict)
     facts: dict[tuple[str, str], dict[str, dict[str, str]]] = field(default_factory=dict)
     nodes: dict[str, int] = field(default_factory=dict)
-    problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # case -> what is missing
+    problems: dict[str, list[str]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # case -> what is missing
 
     def node(self, name: str) -> int:
         """Row of a node."""
@@ -105,19 +107,37 @@ def _jobs(run: RunDir, plan: Plan, known: ledger.Ledger, identity: Mapping[str, 
             job_id = known.submitted.get(submission.name, "")
             if submission.is_array and job_id and not job_id.startswith("local"):
                 job_id = f"{job_id}_{index}"
-            restarts = [line["data"]["restart"] for line in read_lines(run.events(job.key))
-                        if line["kind"] == ev.JOB_STARTED]
-            out.rows["jobs"].append({
-                "job_key": job.key, "slurm_job_id": "" if job_id.startswith("local") else job_id,
-                "name": f"hh.{identity['run_id']}.{submission.name}", "state": facts.get("state", ""),
-                "exit_code": facts.get("exit_code", ""), "nodes": facts.get("nodes", ""),
-                "start": facts.get("start", ""), "end": facts.get("end", ""), "restarts": max(restarts, default=0),
-                "script_sha256": identity["scripts"].get(submission.name, ""), "script": script,
-            })
+            restarts = [
+                line["data"]["restart"]
+                for line in read_lines(run.events(job.key))
+                if line["kind"] == ev.JOB_STARTED
+            ]
+            out.rows["jobs"].append(
+                {
+                    "job_key": job.key,
+                    "slurm_job_id": "" if job_id.startswith("local") else job_id,
+                    "name": f"hh.{identity['run_id']}.{submission.name}",
+                    "state": facts.get("state", ""),
+                    "exit_code": facts.get("exit_code", ""),
+                    "nodes": facts.get("nodes", ""),
+                    "start": facts.get("start", ""),
+                    "end": facts.get("end", ""),
+                    "restarts": max(restarts, default=0),
+                    "script_sha256": identity["scripts"].get(submission.name, ""),
+                    "script": script,
+                }
+            )
 
 
-def _attempt(run: RunDir, case: Case, attempt: Attempt, case_row: int, out: Collected, events: list[Event],
-             progress: dict[tuple[str, int], dict[int, list[tuple[int, int]]]]) -> None:
+def _attempt(
+    run: RunDir,
+    case: Case,
+    attempt: Attempt,
+    case_row: int,
+    out: Collected,
+    events: list[Event],
+    progress: dict[tuple[str, int], dict[int, list[tuple[int, int]]]],
+) -> None:
     row = len(out.rows["attempts"])
     folder = run.attempt(attempt.job_key, case.case_id, attempt.folder)
     expected = {s.node: s for s in attempt.streams}
@@ -133,18 +153,31 @@ def _attempt(run: RunDir, case: Case, attempt: Attempt, case_row: int, out: Coll
         want_bytes = said.bytes if said is not None else None
         want_records = said.records if said is not None else None
         status, detail = _stream_status(path.exists(), data, want_bytes, frames, len(damage))
-        out.rows["streams"].append({
-            "case_id": case.case_id, "attempt": attempt.index, "node": node, "path": str(path.relative_to(run.path)),
-            "status": status, "bytes": len(data), "expected_bytes": -1 if want_bytes is None else want_bytes,
-            "records": frames, "expected_records": -1 if want_records is None else want_records, "detail": detail,
-        })
+        out.rows["streams"].append(
+            {
+                "case_id": case.case_id,
+                "attempt": attempt.index,
+                "node": node,
+                "path": str(path.relative_to(run.path)),
+                "status": status,
+                "bytes": len(data),
+                "expected_bytes": -1 if want_bytes is None else want_bytes,
+                "records": frames,
+                "expected_records": -1 if want_records is None else want_records,
+                "detail": detail,
+            }
+        )
         if status not in ("complete", "gap"):
-            out.problems[case.case_id].append(f"stream of {node} in attempt {attempt.index} is {status}: {detail}")
+            out.problems[case.case_id].append(
+                f"stream of {node} in attempt {attempt.index} is {status}: {detail}"
+            )
         for number, stream in ranks.items():
             for problem in stream.problems:
                 out.problems[case.case_id].append(f"rank {number} in attempt {attempt.index}: {problem}")
             if attempt.outcome == at.COMPLETED and not stream.closed:
-                out.problems[case.case_id].append(f"rank {number} in attempt {attempt.index} did not close its records")
+                out.problems[case.case_id].append(
+                    f"rank {number} in attempt {attempt.index} did not close its records"
+                )
             ranks_read.add(number)
             events += stream.events
             _samples(case, case_row, row, number, node, stream, out)
@@ -162,21 +195,36 @@ def _attempt(run: RunDir, case: Case, attempt: Attempt, case_row: int, out: Coll
     missing = sorted(set(range(case.ranks)) - ranks_read)
     if attempt.outcome == at.COMPLETED and missing:
         out.problems[case.case_id].append(f"attempt {attempt.index} has no records of ranks {missing}")
-    out.rows["attempts"].append({
-        "case_id": case.case_id, "index": attempt.index, "job_key": attempt.job_key,
-        "slurm_job_id": attempt.slurm_job_id, "restart": attempt.restart, "epoch": attempt.epoch,
-        "nodes": json.dumps(attempt.nodes), "step_ids": json.dumps(sorted(steps)),
-        "rank_nodes": json.dumps(attempt.rank_nodes), "start_wall_ns": attempt.start_wall_ns,
-        "end_wall_ns": attempt.end_wall_ns,
-        "duration_ns": attempt.end_mono_ns - attempt.start_mono_ns if attempt.end_mono_ns else -1,
-        "outcome": attempt.outcome or at.LOST, "reason": attempt.reason, "first_step": first,
-        "last_step": attempt.last_step, "restored_step": restored,
-    })
+    out.rows["attempts"].append(
+        {
+            "case_id": case.case_id,
+            "index": attempt.index,
+            "job_key": attempt.job_key,
+            "slurm_job_id": attempt.slurm_job_id,
+            "restart": attempt.restart,
+            "epoch": attempt.epoch,
+            "nodes": json.dumps(attempt.nodes),
+            "step_ids": json.dumps(sorted(steps)),
+            "rank_nodes": json.dumps(attempt.rank_nodes),
+            "start_wall_ns": attempt.start_wall_ns,
+            "end_wall_ns": attempt.end_wall_ns,
+            "duration_ns": attempt.end_mono_ns - attempt.start_mono_ns if attempt.end_mono_ns else -1,
+            "outcome": attempt.outcome or at.LOST,
+            "reason": attempt.reason,
+            "first_step": first,
+            "last_step": attempt.last_step,
+            "restored_step": restored,
+        }
+    )
 
 
-def _stream_status(exists: bool, data: bytes, expected: int | None, frames: int, damaged: int) -> tuple[str, str]:
+def _stream_status(
+    exists: bool, data: bytes, expected: int | None, frames: int, damaged: int
+) -> tuple[str, str]:
     if expected is None:  # its node could not say: it was lost, and what came before may lack two seconds
-        return "gap", f"its node was lost; {frames} records had been shipped" + (", the last one torn" if damaged else "")
+        return "gap", f"its node was lost; {frames} records had been shipped" + (
+            ", the last one torn" if damaged else ""
+        )
     if not exists:
         return "missing", f"{expected} bytes were shipped, and the file is not there"
     if len(data) != expected:
@@ -190,19 +238,24 @@ def _dtype(stream: RankStream, table: str) -> np.dtype[Any]:
     return np.dtype([(c["name"], f"<{c['type']}") for c in stream.columns[table]])
 
 
-def _samples(case: Case, case_row: int, attempt_row: int, rank: int, node: str, stream: RankStream,
-             out: Collected) -> None:
+def _samples(
+    case: Case, case_row: int, attempt_row: int, rank: int, node: str, stream: RankStream, out: Collected
+) -> None:
     for table, packed in stream.samples.items():
         if not packed:
             continue
         where = (case.workload, table) if rank >= 0 else ("telemetry", table)
         values = np.frombuffer(packed, dtype=_dtype(stream, table))
         columns = out.samples.setdefault(where, defaultdict(list))
-        facts = {c["name"]: {k: str(c[k]) for k in ("unit", "type", "direction", "definition")}
-                 for c in stream.columns[table]}
+        facts = {
+            c["name"]: {k: str(c[k]) for k in ("unit", "type", "direction", "definition")}
+            for c in stream.columns[table]
+        }
         if out.facts.setdefault(where, facts) != facts:
-            out.problems[case.case_id].append(f"table {where[0]}/{table} of rank {rank} is defined differently from "
-                                              "the one of an earlier rank; its samples were left out")
+            out.problems[case.case_id].append(
+                f"table {where[0]}/{table} of rank {rank} is defined differently from "
+                "the one of an earlier rank; its samples were left out"
+            )
             continue
         keys = {"case": case_row, "attempt": attempt_row, "rank": rank, "node": out.node(node)}
         for name, value in keys.items():
@@ -219,8 +272,14 @@ def _progress(stream: RankStream) -> list[tuple[int, int]]:
     return [(int(s), int(e)) for s, e in zip(rows["step"], ends, strict=True)]
 
 
-def _case(case: Case, attempts: Sequence[Attempt], ending: Mapping[str, Any] | None, known: ledger.Ledger, plan: Plan,
-          out: Collected) -> None:
+def _case(
+    case: Case,
+    attempts: Sequence[Attempt],
+    ending: Mapping[str, Any] | None,
+    known: ledger.Ledger,
+    plan: Plan,
+    out: Collected,
+) -> None:
     key = next(j.key for s in plan.submissions for j in s.jobs if case.case_id in j.case_ids)
     if ending is not None:
         outcome, reason = ending["outcome"], ending["reason"]
@@ -231,33 +290,67 @@ def _case(case: Case, attempts: Sequence[Attempt], ending: Mapping[str, Any] | N
         outcome = "not_run"
         reason = known.ended.get(key, {}).get("reason") or "its job has not reached it"
     problems = out.problems.get(case.case_id, [])
-    out.rows["cases"].append({
-        "case_id": case.case_id, "label": case.label, "group": case.group, "workload": case.workload,
-        "scaling_mode": case.scaling_mode, "nodes": case.nodes, "ranks": case.ranks,
-        "ranks_per_node": case.ranks_per_node, "repeat": case.repeat, "seed": case.seed, "steps": case.steps,
-        "warmup_steps": case.warmup_steps, "params": json.dumps(dict(case.params), sort_keys=True),
-        "faults": json.dumps(case.to_json()["faults"]), "gates": json.dumps(case.to_json()["gates"]),
-        "recovery": case.recovery, "twin": case.twin, "deterministic": case.deterministic, "attempts": len(attempts),
-        "outcome": outcome, "reason": reason, "evidence": "unknown: " + "; ".join(problems) if problems else "complete",
-    })
+    out.rows["cases"].append(
+        {
+            "case_id": case.case_id,
+            "label": case.label,
+            "group": case.group,
+            "workload": case.workload,
+            "scaling_mode": case.scaling_mode,
+            "nodes": case.nodes,
+            "ranks": case.ranks,
+            "ranks_per_node": case.ranks_per_node,
+            "repeat": case.repeat,
+            "seed": case.seed,
+            "steps": case.steps,
+            "warmup_steps": case.warmup_steps,
+            "params": json.dumps(dict(case.params), sort_keys=True),
+            "faults": json.dumps(case.to_json()["faults"]),
+            "gates": json.dumps(case.to_json()["gates"]),
+            "recovery": case.recovery,
+            "twin": case.twin,
+            "deterministic": case.deterministic,
+            "attempts": len(attempts),
+            "outcome": outcome,
+            "reason": reason,
+            "evidence": "unknown: " + "; ".join(problems) if problems else "complete",
+        }
+    )
 
 
 def _events(events: Sequence[Event], out: Collected) -> None:
     for event in events:
-        out.rows["events"].append({
-            "wall_ns": event.wall_ns, "mono_ns": event.mono_ns, "host": event.host, "source": event.source,
-            "kind": event.kind, "case_id": event.case_id, "attempt": event.attempt, "rank": event.rank,
-            "data": json.dumps(dict(event.data), sort_keys=True),
-        })
+        out.rows["events"].append(
+            {
+                "wall_ns": event.wall_ns,
+                "mono_ns": event.mono_ns,
+                "host": event.host,
+                "source": event.source,
+                "kind": event.kind,
+                "case_id": event.case_id,
+                "attempt": event.attempt,
+                "rank": event.rank,
+                "data": json.dumps(dict(event.data), sort_keys=True),
+            }
+        )
         if event.kind == ev.CHECK:
-            out.rows["checks"].append({
-                "case_id": event.case_id, "attempt": event.attempt, "rank": event.rank,
-                **{k: event.data[k] for k in ("name", "passed", "expected", "observed", "detail")},
-            })
+            out.rows["checks"].append(
+                {
+                    "case_id": event.case_id,
+                    "attempt": event.attempt,
+                    "rank": event.rank,
+                    **{k: event.data[k] for k in ("name", "passed", "expected", "observed", "detail")},
+                }
+            )
 
 
-def _faults(case: Case, attempts: Sequence[Attempt], events: Sequence[Event],
-            progress: Mapping[tuple[str, int], Mapping[int, Sequence[tuple[int, int]]]], out: Collected) -> None:
+def _faults(
+    case: Case,
+    attempts: Sequence[Attempt],
+    events: Sequence[Event],
+    progress: Mapping[tuple[str, int], Mapping[int, Sequence[tuple[int, int]]]],
+    out: Collected,
+) -> None:
     for fault in case.faults:
         mine = [e for e in events if e.data.get("fault_id") == fault.fault_id]
         first = {e.kind: e for e in reversed(mine)}
@@ -267,33 +360,54 @@ def _faults(case: Case, attempts: Sequence[Attempt], events: Sequence[Event],
         t1 = injected.wall_ns if injected is not None else 0
         detected = _detected(case, events, attempt, t1)
         new, recovered = _recovered(case, attempts, attempt, progress)
-        out.rows["faults"].append({
-            "fault_id": fault.fault_id, "case_id": case.case_id, "attempt": attempt, "kind": fault.kind,
-            "requested_kind": fault.requested_kind,
-            "target": str(requested.data["node"]) if requested is not None else "", "at_step": fault.at_step,
-            "expect": fault.expect, "requested": requested is not None, "observed": observed is not None,
-            "healed": healed is not None,
-            "requested_wall_ns": requested.wall_ns if requested else 0, "injected_wall_ns": t1,
-            "observed_wall_ns": observed.wall_ns if observed else 0, "detected_wall_ns": detected,
-            "first_step_wall_ns": new, "recovered_wall_ns": recovered,
-            "healed_wall_ns": healed.wall_ns if healed else 0,
-            "evidence": json.dumps({e.kind: dict(e.data) for e in mine}, sort_keys=True),
-        })
+        out.rows["faults"].append(
+            {
+                "fault_id": fault.fault_id,
+                "case_id": case.case_id,
+                "attempt": attempt,
+                "kind": fault.kind,
+                "requested_kind": fault.requested_kind,
+                "target": str(requested.data["node"]) if requested is not None else "",
+                "at_step": fault.at_step,
+                "expect": fault.expect,
+                "requested": requested is not None,
+                "observed": observed is not None,
+                "healed": healed is not None,
+                "requested_wall_ns": requested.wall_ns if requested else 0,
+                "injected_wall_ns": t1,
+                "observed_wall_ns": observed.wall_ns if observed else 0,
+                "detected_wall_ns": detected,
+                "first_step_wall_ns": new,
+                "recovered_wall_ns": recovered,
+                "healed_wall_ns": healed.wall_ns if healed else 0,
+                "evidence": json.dumps({e.kind: dict(e.data) for e in mine}, sort_keys=True),
+            }
+        )
 
 
 def _detected(case: Case, events: Sequence[Event], attempt: int, t1: int) -> int:
     """t2: the first sign from any detector after the effect. A silent node's event belongs to no case."""
     if not t1:
         return 0
-    signs = [e.wall_ns for e in events if e.kind in DETECTORS and e.wall_ns >= t1 and e.attempt in (attempt, -1)]
+    signs = [
+        e.wall_ns for e in events if e.kind in DETECTORS and e.wall_ns >= t1 and e.attempt in (attempt, -1)
+    ]
     return min(signs, default=0)
 
 
-def _recovered(case: Case, attempts: Sequence[Attempt], attempt: int,
-               progress: Mapping[tuple[str, int], Mapping[int, Sequence[tuple[int, int]]]]) -> tuple[int, int]:
+def _recovered(
+    case: Case,
+    attempts: Sequence[Attempt],
+    attempt: int,
+    progress: Mapping[tuple[str, int], Mapping[int, Sequence[tuple[int, int]]]],
+) -> tuple[int, int]:
     """t7 and t8: the first new step of every rank, and progress past the highest step before the fault."""
-    before = [s for index in range(attempt + 1) for steps in progress.get((case.case_id, index), {}).values()
-              for s, _ in steps]
+    before = [
+        s
+        for index in range(attempt + 1)
+        for steps in progress.get((case.case_id, index), {}).values()
+        for s, _ in steps
+    ]
     if attempt < 0 or not before:
         return 0, 0
     highest = max(before)
@@ -316,18 +430,28 @@ def _write(run: RunDir, identity: Mapping[str, Any], site: Mapping[str, Any], ou
     cpus = os.cpu_count() or 1
     local = site["launcher"] == "local"
     oversubscribed = any(
-        (c["ranks"] > cpus) if local else (c["ranks_per_node"] > site["node"]["cpus"]) for c in out.rows["cases"]
+        (c["ranks"] > cpus) if local else (c["ranks_per_node"] > site["node"]["cpus"])
+        for c in out.rows["cases"]
     )
     attributes = {
-        "campaign": identity["campaign"], "description": identity["description"], "run_id": identity["run_id"],
-        "site": site["name"], "site_kind": site["kind"], "launcher": site["launcher"],
-        "emulated": site["kind"] == "emulated", "oversubscribed": oversubscribed,
+        "campaign": identity["campaign"],
+        "description": identity["description"],
+        "run_id": identity["run_id"],
+        "site": site["name"],
+        "site_kind": site["kind"],
+        "launcher": site["launcher"],
+        "emulated": site["kind"] == "emulated",
+        "oversubscribed": oversubscribed,
         "campaign_yaml": run.campaign_text.read_text(encoding="utf-8"),
         "site_yaml": run.site_text.read_text(encoding="utf-8"),
-        "created_wall_ns": identity["created_wall_ns"], "collected_wall_ns": time.time_ns(),
-        "harness_version": __version__, "planned_with_version": identity["harness_version"],
-        "git_commit": identity["git_commit"], "code_sha256": identity["code_sha256"],
-        "command": identity["command"], "environment": json.dumps(identity["environment"], sort_keys=True),
+        "created_wall_ns": identity["created_wall_ns"],
+        "collected_wall_ns": time.time_ns(),
+        "harness_version": __version__,
+        "planned_with_version": identity["harness_version"],
+        "git_commit": identity["git_commit"],
+        "code_sha256": identity["code_sha256"],
+        "command": identity["command"],
+        "environment": json.dumps(identity["environment"], sort_keys=True),
         "slurm_version": identity["slurm_version"],
     }
     with Writer(run.results, attributes) as writer:
@@ -335,5 +459,9 @@ def _write(run: RunDir, identity: Mapping[str, Any], site: Mapping[str, Any], ou
             rows = out.rows[name]
             writer.table(name, {f.name: [row[f.name] for row in rows] for f in fields})
         for (workload, table), columns in sorted(out.samples.items()):
-            writer.samples(workload, table, {n: np.concatenate(v) for n, v in columns.items()},
-                           out.facts[workload, table])
+            writer.samples(
+                workload,
+                table,
+                {n: np.concatenate(v) for n, v in columns.items()},
+                out.facts[workload, table],
+            )

@@ -77,7 +77,8 @@ def reconcile(plan: Plan, known: Ledger, seen: Seen, *, one_at_a_time: bool = Fa
     """
     actions: list[Action] = []
     unclear = tuple(
-        s for s in plan.submissions
+        s
+        for s in plan.submissions
         if s.name in known.submitting and s.name not in known.submitted and s.name not in known.refused
     )
     if unclear:
@@ -110,8 +111,15 @@ def reconcile(plan: Plan, known: Ledger, seen: Seen, *, one_at_a_time: bool = Fa
 
 def _facts(row: JobRow, end: Mapping[str, Any] | None) -> dict[str, Any]:
     reason = "" if end is not None else f"Slurm says {row.state} (exit code {row.exit_code or 'unknown'})"
-    return {"state": row.state, "exit_code": row.exit_code, "nodes": row.nodes, "start": row.start, "end": row.end,
-            "job_id": row.job_id, "reason": reason}
+    return {
+        "state": row.state,
+        "exit_code": row.exit_code,
+        "nodes": row.nodes,
+        "start": row.start,
+        "end": row.end,
+        "job_id": row.job_id,
+        "reason": reason,
+    }
 
 
 @dataclass
@@ -151,8 +159,10 @@ class Driver:
         try:
             descriptor = os.open(self.run.lease, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise RunFolderError(f"{self.run.path}: cannot be written ({error.strerror}); "
-                                 "a run is driven by the user who planned it") from None
+            raise RunFolderError(
+                f"{self.run.path}: cannot be written ({error.strerror}); "
+                "a run is driven by the user who planned it"
+            ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -278,7 +288,8 @@ class Driver:
         self.calls += 1
         try:
             found = query.find_by_name(
-                [self.name(s) for s in submissions], accounting=self.site["accounting"],
+                [self.name(s) for s in submissions],
+                accounting=self.site["accounting"],
                 timeout_s=self.site["scheduler"]["call_timeout_s"],
             )
         except CommandError as error:
@@ -334,8 +345,12 @@ class Driver:
             if not case.faults:
                 continue
             facts: dict[str, dict[str, Any]] = {}
-            for source in [self.run.events(j.key) for s in self.plan.submissions for j in s.jobs
-                           if case.case_id in j.case_ids] + [self.run.driver_events]:
+            for source in [
+                self.run.events(j.key)
+                for s in self.plan.submissions
+                for j in s.jobs
+                if case.case_id in j.case_ids
+            ] + [self.run.driver_events]:
                 for line in read_lines(source):
                     if line["case_id"] == case.case_id and line["kind"].startswith("fault."):
                         facts.setdefault(line["data"]["fault_id"], {})[line["kind"]] = line["data"]
@@ -344,10 +359,23 @@ class Driver:
                     data = found[ev.FAULT_REQUESTED]
                     healed, evidence = asyncio.run(heal(_Outside(self.site), data["fault"], data["node"]))
                     kind = ev.FAULT_HEALED if healed else ev.FAULT_REFUSED
-                    append_line(self.run.driver_events, Event(
-                        kind, time.time_ns(), time.monotonic_ns(), os.uname().nodename, "driver", case.case_id,
-                        data={"fault_id": fault_id, "fault": data["fault"], "node": data["node"], "evidence": evidence},
-                    ).to_json())
+                    append_line(
+                        self.run.driver_events,
+                        Event(
+                            kind,
+                            time.time_ns(),
+                            time.monotonic_ns(),
+                            os.uname().nodename,
+                            "driver",
+                            case.case_id,
+                            data={
+                                "fault_id": fault_id,
+                                "fault": data["fault"],
+                                "node": data["node"],
+                                "evidence": evidence,
+                            },
+                        ).to_json(),
+                    )
                     if not healed:
                         problems.append(f"{data['fault']} on {data['node']} is not healed: {evidence}")
         return problems
@@ -371,8 +399,16 @@ class Driver:
                     found[case_id] = self._view(job.key, case_id, state, job_id, lines, now, known)
         return [found[c.case_id] for c in self.plan.cases]
 
-    def _view(self, key: str, case_id: str, state: str, job_id: str, lines: Sequence[Mapping[str, Any]],
-              now: Mapping[str, Any], known: Ledger) -> CaseView:
+    def _view(
+        self,
+        key: str,
+        case_id: str,
+        state: str,
+        job_id: str,
+        lines: Sequence[Mapping[str, Any]],
+        now: Mapping[str, Any],
+        known: Ledger,
+    ) -> CaseView:
         view = CaseView(self.plan.case(case_id), state, job_id=job_id)
         for line in lines:
             if line["what"] == "attempt" and line["attempt"]["case_id"] == case_id:
@@ -383,7 +419,10 @@ class Driver:
             elif line["what"] == "case_ended" and line["case_id"] == case_id:
                 view.state, view.reason = line["outcome"], line["reason"]
                 return view
-        if (now.get("case_id"), now.get("attempt")) == (case_id, view.attempts - 1) and view.state == "running":
+        if (now.get("case_id"), now.get("attempt")) == (
+            case_id,
+            view.attempts - 1,
+        ) and view.state == "running":
             view.step = now["step"]
         elif view.attempts and view.state != "running" and key not in known.ended:
             view.state = "healing" if view.state == "completed" else "requeued"
@@ -396,7 +435,8 @@ class Driver:
         """Job ids that may still be in the queue or running."""
         known = ledger.read(self.run)
         return [
-            known.submitted[s.name] for s in self.plan.submissions
+            known.submitted[s.name]
+            for s in self.plan.submissions
             if s.name in known.submitted and any(j.key not in known.ended for j in s.jobs)
         ]
 
@@ -422,4 +462,6 @@ class _Outside:
 
 def is_held(state: str) -> bool:
     """Whether a person has to release the job before it goes on."""
-    return state.upper() in ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD") or kind_of(state) is Kind.UNKNOWN
+    return (
+        state.upper() in ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD") or kind_of(state) is Kind.UNKNOWN
+    )

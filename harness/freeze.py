@@ -17,8 +17,20 @@ import harness
 
 # What runs inside jobs or on behalf of them; the login node's modules stay out.
 PARTS = (
-    "__init__.py", "__main__.py", "rundir.py", "local.py", "model/*.py", "runtime/*.py", "workloads/*.py", "faults/*.py",
-    "telemetry/*.py", "slurm/__init__.py", "slurm/commands.py", "slurm/states.py", "devcluster/*.py", "cli.py",
+    "__init__.py",
+    "__main__.py",
+    "rundir.py",
+    "local.py",
+    "model/*.py",
+    "runtime/*.py",
+    "workloads/*.py",
+    "faults/*.py",
+    "telemetry/*.py",
+    "slurm/__init__.py",
+    "slurm/commands.py",
+    "slurm/states.py",
+    "devcluster/*.py",
+    "cli.py",
 )
 
 
@@ -28,7 +40,10 @@ def freeze(target: Path) -> str:
     files = sorted({path for pattern in PARTS for path in root.glob(pattern)})
     digest = hashlib.sha256()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive, tempfile.TemporaryDirectory() as scratch:
+    with (
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         for path in files:
             name = f"harness/{path.relative_to(root)}"
             source = path.read_bytes()
@@ -36,7 +51,10 @@ def freeze(target: Path) -> str:
             archive.writestr(zipfile.ZipInfo(name), source)
             compiled = Path(scratch) / "module.pyc"
             py_compile.compile(
-                str(path), cfile=str(compiled), dfile=name, doraise=True,
+                str(path),
+                cfile=str(compiled),
+                dfile=name,
+                doraise=True,
                 invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
             )
             archive.writestr(zipfile.ZipInfo(f"{name}c"), compiled.read_bytes())

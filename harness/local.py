@@ -38,8 +38,12 @@ def submit(run: RunDir, submission: Submission) -> str:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.local", str(run.path), submission.name], stdin=subprocess.DEVNULL,
-            stdout=descriptor, stderr=descriptor, start_new_session=True, cwd=run.path,
+            [sys.executable, "-m", "harness.local", str(run.path), submission.name],
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
+            cwd=run.path,
             env={**clean_environment(os.environ), "PYTHONPATH": str(run.code)},
         )
     finally:
@@ -72,10 +76,15 @@ def main(arguments: list[str]) -> int:
     worst = 0
     for index, job in enumerate(submission.jobs):
         for restart in range(MAX_RESTARTS + 1):
-            code = subprocess.call(["bash", str(run.script(name))], env={
-                **os.environ, "HARNESS_LOCAL_JOB": f"local-{job.key}", "HARNESS_ARRAY_INDEX": str(index),
-                "HARNESS_RESTART_COUNT": str(restart),
-            })
+            code = subprocess.call(
+                ["bash", str(run.script(name))],
+                env={
+                    **os.environ,
+                    "HARNESS_LOCAL_JOB": f"local-{job.key}",
+                    "HARNESS_ARRAY_INDEX": str(index),
+                    "HARNESS_RESTART_COUNT": str(restart),
+                },
+            )
             if code != EXIT_REQUEUE:
                 break
         worst = max(worst, abs(code))

@@ -66,7 +66,9 @@ def open_or_make(folder: Path, given: Input, plan: Plan) -> tuple[RunDir, bool]:
             )
         return run, True
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-        raise RunFolderError(f"{run.path}: exists and is no run folder; choose another --folder, or leave it out")
+        raise RunFolderError(
+            f"{run.path}: exists and is no run folder; choose another --folder, or leave it out"
+        )
     temporary = run.path.with_name(f".{run.path.name}.{os.getpid()}.tmp")
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
@@ -100,18 +102,36 @@ def _fill(run: RunDir, final: RunDir, given: Input, plan: Plan) -> None:
     scripts = {}
     for submission in plan.submissions:
         text = render(
-            submission, plan, given.site, run_id=run_id, run_folder=str(final.path), python=python,
-            code_path=str(final.code), templates=templates_dir(),
+            submission,
+            plan,
+            given.site,
+            run_id=run_id,
+            run_folder=str(final.path),
+            python=python,
+            code_path=str(final.code),
+            templates=templates_dir(),
         )
         write_atomic(run.script(submission.name), text.encode(), mode=0o700)
         scripts[submission.name] = hashlib.sha256(text.encode()).hexdigest()
-    write_json(run.identity, {
-        "schema": RUN_SCHEMA, "run_id": run_id, "campaign": given.campaign.name,
-        "description": given.campaign.description, "campaign_id": given.campaign_id, "site": given.site.name,
-        "created_wall_ns": time.time_ns(), "harness_version": harness.__version__, "git_commit": git_commit(),
-        "code_sha256": code_sha256, "scripts": scripts, "command": shlex.join(given.command),
-        "environment": environment(), "slurm_version": slurm_version() if given.site.launcher == "slurm" else "",
-    })
+    write_json(
+        run.identity,
+        {
+            "schema": RUN_SCHEMA,
+            "run_id": run_id,
+            "campaign": given.campaign.name,
+            "description": given.campaign.description,
+            "campaign_id": given.campaign_id,
+            "site": given.site.name,
+            "created_wall_ns": time.time_ns(),
+            "harness_version": harness.__version__,
+            "git_commit": git_commit(),
+            "code_sha256": code_sha256,
+            "scripts": scripts,
+            "command": shlex.join(given.command),
+            "environment": environment(),
+            "slurm_version": slurm_version() if given.site.launcher == "slurm" else "",
+        },
+    )
 
 
 def environment() -> dict[str, Any]:
@@ -122,8 +142,12 @@ def environment() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "absent"
-    return {"python": platform.python_version(), "kernel": platform.release(), "machine": platform.machine(),
-            "packages": versions}
+    return {
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "packages": versions,
+    }
 
 
 def git_commit() -> str:
@@ -133,9 +157,12 @@ def git_commit() -> str:
         return "unknown"
     git = ["git", "-c", f"safe.directory={root}", "-C", str(root)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10,
-                                check=True)
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
@@ -148,6 +175,3 @@ def slurm_version() -> str:
         CommandError: sbatch is not there or does not answer.
     """
     return run_command(["sbatch", "--version"], timeout_s=20).strip()
-
-
-

@@ -6,13 +6,26 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from harness.driver import CaseView
 
+if TYPE_CHECKING:
+    from rich.console import Group
+
 Tell = Callable[[list[CaseView], str], None]
 
-_STYLES = {"completed": "green", "failed": "red", "lost": "red", "not_run": "red", "node_lost": "yellow",
-           "interrupted": "yellow", "requeued": "yellow", "healing": "yellow", "running": "cyan"}
+_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "lost": "red",
+    "not_run": "red",
+    "node_lost": "yellow",
+    "interrupted": "yellow",
+    "requeued": "yellow",
+    "healing": "yellow",
+    "running": "cyan",
+}
 
 
 def line(view: CaseView) -> str:
@@ -64,12 +77,20 @@ def select(views: list[CaseView], rows: int) -> list[CaseView]:
     """The cases to show where not all fit: those at work, those in trouble, those that are done, those that wait."""
     if len(views) <= rows:
         return views
-    order = {"running": 0, "requeued": 0, "healing": 0, "completed": 2, "planned": 3, "queued": 3, "pending": 3}
+    order = {
+        "running": 0,
+        "requeued": 0,
+        "healing": 0,
+        "completed": 2,
+        "planned": 3,
+        "queued": 3,
+        "pending": 3,
+    }
     chosen = sorted(range(len(views)), key=lambda i: (order.get(views[i].state, 1), i))[:rows]
     return [views[i] for i in sorted(chosen)]
 
 
-def _table(title: str, views: list[CaseView], trouble: str, seconds: float, rows: int) -> object:
+def _table(title: str, views: list[CaseView], trouble: str, seconds: float, rows: int) -> Group:
     from rich.console import Group
     from rich.markup import escape
     from rich.progress_bar import ProgressBar
@@ -82,8 +103,11 @@ def _table(title: str, views: list[CaseView], trouble: str, seconds: float, rows
     for view in select(views, rows):
         done = view.case.steps if view.state == "completed" else view.step
         table.add_row(
-            escape(view.case.label), view.case.workload, Text(view.state, style=_STYLES.get(view.state, "")),
-            ProgressBar(total=view.case.steps, completed=done, width=20), str(view.attempts or ""),
+            escape(view.case.label),
+            view.case.workload,
+            Text(view.state, style=_STYLES.get(view.state, "")),
+            ProgressBar(total=view.case.steps, completed=done, width=20),
+            str(view.attempts or ""),
             "" if view.job_id.startswith("local") else view.job_id,
         )
     over = sum(v.state in ("completed", "failed", "lost", "not_run") for v in views)

@@ -116,7 +116,12 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("observed_wall_ns", "i8", "t1v; 0 if not", "ns"),
         ("detected_wall_ns", "i8", "t2: first sign from any detector; 0 if none", "ns"),
         ("first_step_wall_ns", "i8", "t7: first new step finished by every rank; 0 if none", "ns"),
-        ("recovered_wall_ns", "i8", "t8: progress passed the highest step before the fault; 0 if never", "ns"),
+        (
+            "recovered_wall_ns",
+            "i8",
+            "t8: progress passed the highest step before the fault; 0 if never",
+            "ns",
+        ),
         ("healed_wall_ns", "i8", "0 if not", "ns"),
         ("evidence", TEXT, "JSON: how each fact was established"),
     ),
@@ -190,7 +195,12 @@ def _create(group: h5py.Group, name: str, values: Column, type_code: str) -> h5p
     if not len(data):
         return group.create_dataset(name, data=data, maxshape=(None,), chunks=(1024,))
     return group.create_dataset(
-        name, data=data, chunks=(min(len(data), 65536),), shuffle=True, compression="gzip", compression_opts=1,
+        name,
+        data=data,
+        chunks=(min(len(data), 65536),),
+        shuffle=True,
+        compression="gzip",
+        compression_opts=1,
         fletcher32=True,
     )
 
@@ -242,14 +252,22 @@ class Writer:
         names = [f.name for f in fields]
         if sorted(columns) != sorted(names):
             wrong = sorted(set(columns) ^ set(names))
-            raise StoreError(f"{self.path}: table {name}: columns {wrong} are missing or unknown; expected {names}")
+            raise StoreError(
+                f"{self.path}: table {name}: columns {wrong} are missing or unknown; expected {names}"
+            )
         lengths = {n: len(v) for n, v in columns.items()}
         if len(set(lengths.values())) > 1:
             raise StoreError(f"{self.path}: table {name}: columns differ in length: {lengths}")
         group = self._file.create_group(name)
         for f in fields:
-            dataset = _create(group, f.name, np.asarray(columns[f.name], dtype=object if f.type == TEXT else None)
-                              if len(columns[f.name]) else np.array([], dtype=object), f.type)
+            dataset = _create(
+                group,
+                f.name,
+                np.asarray(columns[f.name], dtype=object if f.type == TEXT else None)
+                if len(columns[f.name])
+                else np.array([], dtype=object),
+                f.type,
+            )
             dataset.attrs["definition"] = f.definition
             dataset.attrs["unit"] = f.unit
         self._written[name] = lengths[names[0]]
@@ -268,7 +286,9 @@ class Writer:
         """
         lengths = {n: len(v) for n, v in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise StoreError(f"{self.path}: samples of {workload}/{table}: columns differ in length: {lengths}")
+            raise StoreError(
+                f"{self.path}: samples of {workload}/{table}: columns differ in length: {lengths}"
+            )
         group = self._file.require_group("samples").require_group(workload).create_group(table)
         keys = {f.name: f for f in SAMPLE_KEYS}
         for name, values in columns.items():
@@ -278,7 +298,9 @@ class Writer:
                 dataset.attrs["unit"] = keys[name].unit
                 continue
             if name not in facts:
-                raise StoreError(f"{self.path}: samples of {workload}/{table}: column {name} has no definition")
+                raise StoreError(
+                    f"{self.path}: samples of {workload}/{table}: column {name} has no definition"
+                )
             dataset = _create(group, name, values, facts[name]["type"])
             for fact in ("unit", "direction", "definition"):
                 dataset.attrs[fact] = facts[name][fact]
@@ -305,7 +327,9 @@ class Results:
         version = self._file.attrs.get("schema_version")
         if found != SCHEMA_NAME:
             self._file.close()
-            raise StoreError(f"{path}: an HDF5 file, but not one of the harness (attribute schema = {found!r})")
+            raise StoreError(
+                f"{path}: an HDF5 file, but not one of the harness (attribute schema = {found!r})"
+            )
         if version not in HISTORY:
             self._file.close()
             raise StoreError(

@@ -12,8 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import EXIT_INTERRUPTED, EXIT_USAGE
-from harness.model.verdict import EXIT_FAIL, EXIT_PASS, EXIT_UNKNOWN, Verdict, exit_code
+from harness.model.verdict import (
+    EXIT_FAIL,
+    EXIT_INTERRUPTED,
+    EXIT_PASS,
+    EXIT_UNKNOWN,
+    EXIT_USAGE,
+    Verdict,
+    exit_code,
+)
 from harness.rundir import RunDir, RunFolderError
 from harness.slurm.commands import CommandError
 
@@ -27,7 +34,9 @@ class UsageError(Exception):
     """The verb cannot do what was asked; the message says why and what to do."""
 
 
-def guarded(action: Callable[[argparse.Namespace], int], options: argparse.Namespace, command: Sequence[str]) -> int:
+def guarded(
+    action: Callable[[argparse.Namespace], int], options: argparse.Namespace, command: Sequence[str]
+) -> int:
     """Run a verb; what a person can cause ends in a message and the documented exit code, not in a traceback."""
     options.command = list(command)
     try:
@@ -46,8 +55,10 @@ def guarded(action: Callable[[argparse.Namespace], int], options: argparse.Names
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("harness", "analysis")):
             raise
-        print(f"{error.name} is not installed here, and this verb needs it: pip install 'hpc-harness[submit]'",
-              file=sys.stderr)
+        print(
+            f"{error.name} is not installed here, and this verb needs it: pip install 'hpc-harness[submit]'",
+            file=sys.stderr,
+        )
         return EXIT_UNKNOWN
     except OSError as error:
         return _complain(f"{error.filename or 'file'}: {error.strerror or error}")
@@ -82,7 +93,8 @@ def _read(options: argparse.Namespace) -> tuple[Input, Plan]:
     read: dict[str, Any] = {}
     problems: list[config.Problem] = []
     for noun, load, given in (
-        ("campaign", config.load_campaign, options.campaign), ("site", config.load_site, options.site)
+        ("campaign", config.load_campaign, options.campaign),
+        ("site", config.load_site, options.site),
     ):
         try:
             read[noun] = load(given, [configs_dir() / f"{noun}s"])
@@ -107,19 +119,34 @@ def plan(options: argparse.Namespace) -> int:
     given, planned = _read(options)
     cost = summary(planned)
     if options.json:
-        print(json.dumps({"campaign": given.campaign.name, "site": given.site.name, "summary": _plain(cost),
-                          **planned.to_json()}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "campaign": given.campaign.name,
+                    "site": given.site.name,
+                    "summary": _plain(cost),
+                    **planned.to_json(),
+                },
+                indent=1,
+            )
+        )
         return EXIT_PASS
     labels = {c.case_id: c for c in planned.cases}
     for submission in planned.submissions:
         kind = f"array of {len(submission.jobs)}" if submission.is_array else "job"
         first = submission.jobs[0]
-        print(f"{submission.name}  {kind}, {first.nodes} nodes, {first.time_limit_min} min, {submission.template}")
+        print(
+            f"{submission.name}  {kind}, {first.nodes} nodes, {first.time_limit_min} min, {submission.template}"
+        )
         for job in submission.jobs:
             for case_id in job.case_ids:
                 case = labels[case_id]
-                fault = "".join(f"  {f.kind} of node {f.target_node} at step {f.at_step}" for f in case.faults)
-                print(f"    {job.key}  {case_id}  {case.label:<28} {case.workload}, {case.ranks} ranks{fault}")
+                fault = "".join(
+                    f"  {f.kind} of node {f.target_node} at step {f.at_step}" for f in case.faults
+                )
+                print(
+                    f"    {job.key}  {case_id}  {case.label:<28} {case.workload}, {case.ranks} ranks{fault}"
+                )
     print(", ".join(f"{k.replace('_', ' ')} {v}" for k, v in _plain(cost).items()))
     return EXIT_PASS
 
@@ -127,7 +154,11 @@ def plan(options: argparse.Namespace) -> int:
 def _plain(value: Any) -> dict[str, Any]:
     import dataclasses
 
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else dict(value)
+    return (
+        dataclasses.asdict(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+        else dict(value)
+    )
 
 
 def render(options: argparse.Namespace) -> int:
@@ -141,8 +172,14 @@ def render(options: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     for submission in planned.submissions:
         text = to_text(
-            submission, planned, given.site, run_id="00000000", run_folder=str(folder),
-            python=given.site.python or sys.executable, code_path=str(RunDir(folder).code), templates=templates_dir(),
+            submission,
+            planned,
+            given.site,
+            run_id="00000000",
+            run_folder=str(folder),
+            python=given.site.python or sys.executable,
+            code_path=str(RunDir(folder).code),
+            templates=templates_dir(),
         )
         if options.out:
             (folder / f"{submission.name}.sh").write_text(text, encoding="utf-8")
@@ -157,16 +194,26 @@ def schema(options: argparse.Namespace) -> int:
     if options.of == "results":
         from harness import store
 
-        print(json.dumps({
-            "schema": store.SCHEMA_NAME, "version": store.SCHEMA_VERSION,
-            "history": {str(k): v for k, v in store.HISTORY.items()},
-            "tables": {name: [vars(f) for f in fields] for name, fields in store.TABLES.items()},
-            "sample_keys": [vars(f) for f in store.SAMPLE_KEYS],
-        }, indent=1))
+        print(
+            json.dumps(
+                {
+                    "schema": store.SCHEMA_NAME,
+                    "version": store.SCHEMA_VERSION,
+                    "history": {str(k): v for k, v in store.HISTORY.items()},
+                    "tables": {name: [vars(f) for f in fields] for name, fields in store.TABLES.items()},
+                    "sample_keys": [vars(f) for f in store.SAMPLE_KEYS],
+                },
+                indent=1,
+            )
+        )
         return EXIT_PASS
     from harness import config
 
-    print(json.dumps(config.campaign_json_schema() if options.of == "campaign" else config.site_json_schema(), indent=1))
+    print(
+        json.dumps(
+            config.campaign_json_schema() if options.of == "campaign" else config.site_json_schema(), indent=1
+        )
+    )
     return EXIT_PASS
 
 
@@ -220,7 +267,9 @@ def _interrupted(driver: Any) -> int:
     if queued:
         print(f"still queued or running: {', '.join(queued)}", file=sys.stderr)
         print(f"  to cancel them:  harness cancel {driver.run.path}", file=sys.stderr)
-    print(f"  to go on:        the same `harness run` command with --folder {driver.run.path}", file=sys.stderr)
+    print(
+        f"  to go on:        the same `harness run` command with --folder {driver.run.path}", file=sys.stderr
+    )
     return EXIT_INTERRUPTED
 
 
@@ -268,12 +317,20 @@ def status(options: argparse.Namespace) -> int:
     known = ledger.read(driver.run)
     views = driver.views(known, driver.look(known, ask=options.ask))
     if options.json:
-        print(json.dumps({
-            "run": str(driver.run.path), "campaign": driver.identity["campaign"], "site": driver.site["name"],
-            "complete": not driver.queued() and len(known.submitted) + len(known.refused) == len(
-                driver.plan.submissions),
-            "trouble": driver.trouble, "cases": [_view_json(v) for v in views],
-        }, indent=1))
+        print(
+            json.dumps(
+                {
+                    "run": str(driver.run.path),
+                    "campaign": driver.identity["campaign"],
+                    "site": driver.site["name"],
+                    "complete": not driver.queued()
+                    and len(known.submitted) + len(known.refused) == len(driver.plan.submissions),
+                    "trouble": driver.trouble,
+                    "cases": [_view_json(v) for v in views],
+                },
+                indent=1,
+            )
+        )
         return EXIT_PASS
     from harness.progress import line
 
@@ -285,9 +342,17 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _view_json(view: CaseView) -> dict[str, Any]:
-    return {"case_id": view.case.case_id, "label": view.case.label, "workload": view.case.workload,
-            "state": view.state, "step": view.step, "steps": view.case.steps, "attempts": view.attempts,
-            "job_id": view.job_id, "reason": view.reason}
+    return {
+        "case_id": view.case.case_id,
+        "label": view.case.label,
+        "workload": view.case.workload,
+        "state": view.state,
+        "step": view.step,
+        "steps": view.case.steps,
+        "attempts": view.attempts,
+        "job_id": view.job_id,
+        "reason": view.reason,
+    }
 
 
 def logs(options: argparse.Namespace) -> int:
@@ -300,8 +365,10 @@ def logs(options: argparse.Namespace) -> int:
     if options.case:
         wanted = [c for c in planned.cases if options.case in (c.case_id, c.label)]
         if not wanted:
-            raise UsageError(f"no case {options.case!r} in {run_dir.path}; "
-                             f"there are {', '.join(c.label for c in planned.cases)}")
+            raise UsageError(
+                f"no case {options.case!r} in {run_dir.path}; "
+                f"there are {', '.join(c.label for c in planned.cases)}"
+            )
         files = [p for p in files if any(c.case_id in p.parts for c in wanted)]
     if options.json:
         print(json.dumps([{"path": str(p), "bytes": p.stat().st_size} for p in files], indent=1))
@@ -312,8 +379,12 @@ def logs(options: argparse.Namespace) -> int:
             continue
         text = path.read_bytes().decode("utf-8", errors="replace")
         print(f"---- {path}")
-        for text_line in text.splitlines()[-options.lines:]:
-            print("".join(ch if ch.isprintable() or ch == "\t" else "\N{REPLACEMENT CHARACTER}" for ch in text_line))
+        for text_line in text.splitlines()[-options.lines :]:
+            print(
+                "".join(
+                    ch if ch.isprintable() or ch == "\t" else "\N{REPLACEMENT CHARACTER}" for ch in text_line
+                )
+            )
     return EXIT_PASS
 
 
@@ -354,8 +425,13 @@ def judge(options: argparse.Namespace) -> int:
     return judge_file([str(_results(options.run)), *(["--json"] if options.json else [])])
 
 
-_MARKS = {Verdict.PASS: "PASS", Verdict.FAIL: "FAIL", Verdict.WITHIN_NOISE: "NOISE", Verdict.INVALID: "INVALID",
-          Verdict.UNKNOWN: "UNKNOWN"}
+_MARKS = {
+    Verdict.PASS: "PASS",
+    Verdict.FAIL: "FAIL",
+    Verdict.WITHIN_NOISE: "NOISE",
+    Verdict.INVALID: "INVALID",
+    Verdict.UNKNOWN: "UNKNOWN",
+}
 
 
 def _report_and_judge(results: Path, out: Path) -> int:
@@ -366,8 +442,10 @@ def _report_and_judge(results: Path, out: Path) -> int:
     with analysis.load(results) as loaded:
         verdicts = judge_results(loaded)
     for verdict in verdicts:
-        print(f"{_MARKS[verdict.verdict]:<8}{verdict.label:<28} {verdict.key_figure}"
-              + (f"  [{verdict.why}]" if verdict.why else ""))
+        print(
+            f"{_MARKS[verdict.verdict]:<8}{verdict.label:<28} {verdict.key_figure}"
+            + (f"  [{verdict.why}]" if verdict.why else "")
+        )
     paths = write(results, out)
     print(f"results  {results}")
     print(f"report   {paths.report_html}")

@@ -51,13 +51,14 @@ def parse(mountinfo: str, membership: str) -> tuple[Hierarchy, ...]:
         if kind != "cgroup" or os.path.dirname(point) != _MOUNT:
             continue
         options = ",".join(
-            option for option in super_options.split(",") if option not in ("rw", "ro", "xattr", "noprefix")
+            option
+            for option in super_options.split(",")
+            if option not in ("rw", "ro", "xattr", "noprefix")
             and not option.startswith(("release_agent=", "clone_children"))
         )
-        path = own.get(options)
-        if path is None:
+        if options not in own:
             continue
-        inside = os.path.relpath(path, root) if path.startswith(root) else "."
+        inside = os.path.relpath(own[options], root) if own[options].startswith(root) else "."
         found.append(Hierarchy(point, options, os.path.normpath(os.path.join(point, inside))))
     return tuple(found)
 

@@ -17,19 +17,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verbs to the parser of ``harness cluster``."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--folder", metavar="DIR", help="the cluster's folder (default: $HARNESS_CLUSTER, else .harness/cluster)"
+        "--folder",
+        metavar="DIR",
+        help="the cluster's folder (default: $HARNESS_CLUSTER, else .harness/cluster)",
     )
     verbs = parser.add_subparsers(dest="cluster_verb", required=True, metavar="VERB")
 
     up = verbs.add_parser("up", parents=[common], help="bring a cluster up")
     up.add_argument("--nodes", type=int, required=True, metavar="N", help="how many nodes: p1 to pN")
     up.add_argument("--cpus", type=int, default=4, metavar="C", help="CPUs that each node claims (default 4)")
-    up.add_argument("--gres", default="", metavar="NAME:COUNT", help="imitated devices of each node, such as gpu:2")
+    up.add_argument(
+        "--gres", default="", metavar="NAME:COUNT", help="imitated devices of each node, such as gpu:2"
+    )
     up.add_argument(
         "--share", action="append", default=[], metavar="PATH",
         help="a folder to show inside at its own path, readable by the ordinary user (may be repeated)",
     )  # fmt: skip
-    up.add_argument("--reuse", action="store_true", help="be content with the same cluster if it is up already")
+    up.add_argument(
+        "--reuse", action="store_true", help="be content with the same cluster if it is up already"
+    )
 
     down = verbs.add_parser("down", parents=[common], help="take it down and leave nothing behind")
     down.add_argument("--keep-logs", action="store_true", help="keep logs/ and power.jsonl")
@@ -115,8 +121,9 @@ def _power(args: argparse.Namespace) -> int:
     for entry in power(choose(args.folder), args.action, args.power_nodes):
         if args.json:
             print(json.dumps(entry))
-        elif args.action != "status":
-            print(f"{entry['node']} {entry['power']}" + ("" if entry["changed"] else " (it was already)"))
+        elif args.action == "status":
+            print(entry["power"] if len(args.power_nodes) == 1 else f"{entry['power']} {entry['node']}")
         else:
-            print(entry["power"] if len(args.power_nodes) == 1 else f"{entry['node']} {entry['power']}")
+            # The state is always the first word: that is what a site's power command promises.
+            print(f"{entry['power']} {entry['node']}" + ("" if entry["changed"] else " (it was already)"))
     return 0

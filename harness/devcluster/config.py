@@ -116,8 +116,7 @@ def parse_gres(text: str) -> Mapping[str, int]:
         match = re.fullmatch(r"([a-z]+):([1-9][0-9]?)", part)
         if match is None or match[1] in found:
             raise ClusterError(
-                f"--gres {text}: {part!r} is not NAME:COUNT (count 1 to 99, each name once),"
-                " such as gpu:2",
+                f"--gres {text}: {part!r} is not NAME:COUNT (count 1 to 99, each name once), such as gpu:2",
                 exit_status=2,
             )
         found[match[1]] = int(match[2])

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -25,7 +23,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from harness.devcluster import cgroups, environment, head, network, node, state, teardown
+from harness.devcluster import cgroups, control, environment, head, network, node, state, teardown
 from harness.devcluster.errors import ClusterError
 from harness.devcluster.folder import ClusterFolder
 from harness.devcluster.neighbours import Neighbours
@@ -34,8 +32,6 @@ from harness.devcluster.state import Cluster, Host
 from harness.devcluster.waiting import wait_until
 
 _IDLE_S = 60.0
-_GONE_S = 30.0
-_REQUEST_BYTES = 65536
 
 
 @dataclass(frozen=True)
@@ -96,24 +92,33 @@ class Daemon:
 
     def _boot(self, hosts: Sequence[Host], body: node.Body) -> list[node.Init]:
         """Fork each host's process 1, record them all, cable them, and wait until each is ready."""
-        grouped = bool(self.hierarchies)
-        if grouped:
-            for host in hosts:
-                cgroups.make_group(self.cluster.cgroup_folders, host.name)
-        inits = [node.fork_init(self.cluster, host, self.hierarchies, body) for host in hosts]
-        for init in inits:
-            init.expect(node.NAMESPACES)
-        started = {init.host.name: replace(init.host, init=identify(init.pid)) for init in inits}
-        self._record_hosts(started)
-        network.connect(
-            self.cluster.bridge, [(init.host.link, IPv4Address(init.host.address), init.pid) for init in inits]
-        )
-        for init in inits:
-            init.channel.send(node.LINKED)
-        for init in inits:
-            init.expect(node.READY)
         assert self.neighbours is not None
-        self.neighbours.add({init.host: init.pid for init in inits}, network.INTERFACE)
+        inits: list[node.Init] = []
+        try:
+            for host in hosts:
+                if self.hierarchies:
+                    cgroups.make_group(self.cluster.cgroup_folders, host.name)
+                inits.append(node.fork_init(self.cluster, host, self.hierarchies, body))
+            for init in inits:
+                init.expect(node.NAMESPACES)
+            self._record_hosts(
+                {init.host.name: replace(init.host, init=identify(init.pid)) for init in inits}
+            )
+            network.connect(
+                self.cluster.bridge,
+                [(init.host.link, IPv4Address(init.host.address), init.pid) for init in inits],
+            )
+            for init in inits:
+                init.channel.send(node.LINKED)
+            for init in inits:
+                init.expect(node.READY)
+            self.neighbours.add({init.host: init.pid for init in inits}, network.INTERFACE)
+        except BaseException:
+            for init in inits:
+                os.kill(init.pid, signal.SIGKILL)
+                os.waitpid(init.pid, 0)
+            self._clear_up(hosts)
+            raise
         return inits
 
     def _wait_idle(self) -> None:
@@ -130,7 +135,9 @@ class Daemon:
             )
             return answer.returncode == 0 and sum(map(int, answer.stdout.split())) == names
 
-        wait_until(idle, deadline_s=_IDLE_S + names / 2, every_s=0.05, what=f"all {names} nodes are idle in sinfo")
+        wait_until(
+            idle, deadline_s=_IDLE_S + names / 2, every_s=0.05, what=f"all {names} nodes are idle in sinfo"
+        )
 
     def _record(self, cluster: Cluster) -> None:
         state.write(cluster)
@@ -262,97 +269,25 @@ class Daemon:
 
     # -- the control socket ------------------------------------------------------------------------
 
-    def serve(self, listener: socket.socket, wakeup: socket.socket, ending: Callable[[], bool]) -> None:
-        """Answer requests until the daemon is told to end."""
-        received: dict[socket.socket, bytes] = {}
-        with selectors.DefaultSelector() as selector:
-            selector.register(listener, selectors.EVENT_READ)
-            selector.register(wakeup, selectors.EVENT_READ)
-            while not ending():
-                for key, _ in selector.select():
-                    channel = key.fileobj
-                    assert isinstance(channel, socket.socket)
-                    if channel is wakeup:
-                        wakeup.recv(4096)
-                        self.bury()
-                    elif channel is listener:
-                        client, _ = listener.accept()
-                        if self._admit(client):
-                            client.setblocking(False)
-                            received[client] = b""
-                            selector.register(client, selectors.EVENT_READ)
-                    elif self._collect(channel, received):
-                        selector.unregister(channel)
-                        self._answer(channel, received.pop(channel))
-
-    def _admit(self, client: socket.socket) -> bool:
-        _, uid, _ = _peer(client)
-        if uid in (0, self.cluster.user.uid):
-            return True
-        _reply(client, {"ok": False, "error": f"user {uid} may not: only root and {self.cluster.user.name}"})
-        return False
-
-    def _collect(self, client: socket.socket, received: dict[socket.socket, bytes]) -> bool:
-        """Whether the request is complete: a line has come, or no more will."""
-        try:
-            chunk = client.recv(4096)
-        except OSError:
-            chunk = b""
-        received[client] += chunk
-        return not chunk or b"\n" in received[client] or len(received[client]) > _REQUEST_BYTES
-
-    def _answer(self, client: socket.socket, line: bytes) -> None:
-        _, uid, _ = _peer(client)
-        asked_by = "root" if uid == 0 else self.cluster.user.name
-        answer: dict[str, object]
-        try:
-            request = json.loads(line)
-            if request.get("verb") == "power":
-                nodes = request.get("nodes")
-                if not isinstance(nodes, list) or not all(isinstance(name, str) for name in nodes):
-                    raise ClusterError("power: `nodes` is a list of node names")
-                answer = {"ok": True, "nodes": self.power(str(request.get("action")), nodes, asked_by)}
-            elif request.get("verb") == "status":
-                cluster = self.cluster
-                answer = {
-                    "ok": True,
-                    "phase": cluster.phase,
-                    "nodes": {host.name: _power(host) for host in (*cluster.nodes, cluster.head)},
-                }
-            else:
-                raise ClusterError(f"verb {request.get('verb')!r}: there are power and status")
-        except (ClusterError, OSError, ValueError, AttributeError) as error:
-            answer = {"ok": False, "error": str(error)}
-        _reply(client, answer)
+    def answer(self, request: dict[str, object], uid: int) -> dict[str, object]:
+        """What the control socket answers; a ClusterError is its refusal."""
+        cluster = self.cluster
+        if uid not in (0, cluster.user.uid):
+            raise ClusterError(f"user {uid} may not: only root and {cluster.user.name}")
+        if request.get("verb") == "status":
+            powers = {host.name: _power(host) for host in (*cluster.nodes, cluster.head)}
+            return {"phase": cluster.phase, "nodes": powers}
+        if request.get("verb") != "power":
+            raise ClusterError(f"verb {request.get('verb')!r}: there are power and status")
+        names = request.get("nodes")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ClusterError("power: `nodes` is a list of node names")
+        asked_by = "root" if uid == 0 else cluster.user.name
+        return {"nodes": self.power(str(request.get("action")), names, asked_by)}
 
 
 def _power(host: Host) -> str:
     return "off" if host.init is None else "on"
-
-
-def _peer(client: socket.socket) -> tuple[int, int, int]:
-    raw = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, gid = struct.unpack("3i", raw)
-    return pid, uid, gid
-
-
-def _reply(client: socket.socket, answer: dict[str, object]) -> None:
-    try:
-        client.settimeout(1.0)
-        client.sendall(json.dumps(answer).encode() + b"\n")
-    except OSError:
-        pass  # a client on a node that it has just powered off does not hear the answer
-    finally:
-        client.close()
-
-
-def _listen(folder: ClusterFolder) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    folder.control_socket.unlink(missing_ok=True)
-    listener.bind(str(folder.control_socket))
-    folder.control_socket.chmod(0o666)  # whoever connects is then asked for his user id
-    listener.listen(64)
-    return listener
 
 
 def main(folder: ClusterFolder, report_fd: int) -> int:
@@ -376,14 +311,14 @@ def main(folder: ClusterFolder, report_fd: int) -> int:
 
     def end(number: int, _frame: object) -> None:
         told_to_end.append(number)
-        if daemon.cluster.phase == "starting":
+        if daemon.cluster.phase == "starting" and len(told_to_end) == 1:
             raise ClusterError("it was told to end while it started")
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        listener = _listen(folder)
+        listener = control.listen(folder.control_socket)
         daemon.start()
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         wakeup, writer = socket.socketpair()
@@ -391,7 +326,7 @@ def main(folder: ClusterFolder, report_fd: int) -> int:
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         tell({"ready": True})
         reports.close()
-        daemon.serve(listener, wakeup, lambda: bool(told_to_end))
+        control.serve(listener, daemon.answer, wakeup, daemon.bury, lambda: bool(told_to_end))
     except Exception as error:
         traceback.print_exc()
         if not reports.closed:

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from harness.devcluster import cgroups, linux, state
+from harness.devcluster import linux, state
 from harness.devcluster.errors import ClusterError
 from harness.devcluster.folder import ENVIRONMENT_NAME, ClusterFolder
 from harness.devcluster.names import LOGIN
@@ -37,7 +37,9 @@ def run(folder: ClusterFolder, where: str, command: Sequence[str], *, as_root: b
     if os.geteuid() != 0:
         raise ClusterError("`exec` enters namespaces, which needs root", exit_status=3)
     if not command:
-        raise ClusterError("exec: no command; for example: harness cluster exec login -- sinfo", exit_status=2)
+        raise ClusterError(
+            "exec: no command; for example: harness cluster exec login -- sinfo", exit_status=2
+        )
     cluster = state.read_up(folder)
     assert cluster.daemon is not None
     working_folder = _caller_folder()
@@ -47,23 +49,30 @@ def run(folder: ClusterFolder, where: str, command: Sequence[str], *, as_root: b
     host = cluster.host(where)
     if host.init is None or not host.init.alive():
         raise ClusterError(f"{where} has no power; first: harness cluster power on {where}")
-    _join(cluster, where, host.init.pid)
+    groups = _join(cluster, where, host.init.pid)
     sys.stdout.flush()
     sys.stderr.flush()
     # A process namespace takes in children only, so the command is our child, in our process group.
     pid = os.fork()
     if pid == 0:
+        # Only the command is part of the node, not we who wait for it.
+        for group in groups:
+            os.write(group, b"0")
         _become(cluster, command, working_folder, as_root)
     return _accompany(pid)
 
 
-def _join(cluster: Cluster, where: str, init: int) -> None:
-    if where != cluster.head.name:
-        cgroups.enter(cluster.cgroup_folders, where)
-    descriptors = [(os.open(f"/proc/{init}/ns/{name}", os.O_RDONLY), flag, name) for name, flag in _NAMESPACES]
+def _join(cluster: Cluster, where: str, init: int) -> list[int]:
+    """Enter the host's namespaces; return the doors to its control groups, which are hidden then."""
+    folders = cluster.cgroup_folders if where != cluster.head.name else ()
+    groups = [os.open(f"{folder}/{where}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in folders]
+    descriptors = [
+        (os.open(f"/proc/{init}/ns/{name}", os.O_RDONLY), flag, name) for name, flag in _NAMESPACES
+    ]
     for descriptor, flag, name in descriptors:
         linux.setns_fd(descriptor, flag, f"{where}'s {name} namespace")
         os.close(descriptor)
+    return groups
 
 
 def _caller_folder() -> str:

@@ -145,7 +145,9 @@ class _Services:
         except subprocess.TimeoutExpired:
             status = -signal.SIGALRM
         if status != 0:
-            raise ClusterError(f"mariadbd --bootstrap ended with {status}; its log is {self.paths.logs}/mariadbd.out")
+            raise ClusterError(
+                f"mariadbd --bootstrap ended with {status}; its log is {self.paths.logs}/mariadbd.out"
+            )
 
     def _sacctmgr(self, *commands: str) -> None:
         for command in commands:

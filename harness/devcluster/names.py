@@ -27,6 +27,7 @@ def node_names(count: int) -> tuple[str, ...]:
 
 
 def bridge_name(identity: str) -> str:
+    """The bridge that all the cluster's cables end in."""
     return _link(f"hh{identity}")
 
 
@@ -47,6 +48,7 @@ def gateway_address(subnet: IPv4Network) -> IPv4Address:
 
 
 def head_address(subnet: IPv4Network) -> IPv4Address:
+    """Where slurmctld and slurmdbd are."""
     return subnet.network_address + 2
 
 

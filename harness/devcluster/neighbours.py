@@ -29,6 +29,7 @@ def hardware_address(address: IPv4Address) -> bytes:
 
 
 def hardware_text(address: IPv4Address) -> str:
+    """As `ip` writes it."""
     return ":".join(f"{byte:02x}" for byte in hardware_address(address))
 
 
@@ -97,7 +98,6 @@ class Neighbours:
                 gone.append(self._addresses.pop(host.name))
         for table in (self._machine, *self._tables.values()):
             table.tell(False, gone)
-
 
     def close(self) -> None:
         """Let go of the network namespaces: they, and their cables, last as long as our sockets."""

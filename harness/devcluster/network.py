@@ -64,7 +64,9 @@ def make_bridge(name: str, address: IPv4Address, prefix_length: int) -> None:
     acknowledge_at_once(name, address, prefix_length)
 
 
-def acknowledge_at_once(interface: str, address: IPv4Address, prefix_length: int, *, own: bool = False) -> None:
+def acknowledge_at_once(
+    interface: str, address: IPv4Address, prefix_length: int, *, own: bool = False
+) -> None:
     """Switch delayed acknowledgements off on this subnet's route (`own`: also to our own address).
 
     slurmdbd's protocol writes a length and then a body. Nagle's algorithm holds the body back until
@@ -101,6 +103,7 @@ def delete_links(names: Sequence[str]) -> None:
 
 
 def link_exists(name: str) -> bool:
+    """Whether this network namespace has such a link."""
     return os.path.exists(f"/sys/class/net/{name}")
 
 
@@ -119,7 +122,10 @@ def set_up(name: str, up: bool) -> None:
 
 def keep_to_version_4() -> None:
     """In a fresh network namespace: no version 6 on the cable to come; its discovery is traffic."""
-    with contextlib.suppress(FileNotFoundError), open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as knob:
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as knob,
+    ):
         knob.write("1")
 
 

@@ -120,7 +120,10 @@ def _child(
         if hierarchies:
             cgroups.enter(cluster.cgroup_folders, host.name)
         linux.unshare(
-            linux.CLONE_NEWNET | linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC
+            linux.CLONE_NEWNET
+            | linux.CLONE_NEWNS
+            | linux.CLONE_NEWUTS
+            | linux.CLONE_NEWIPC
             | (linux.CLONE_NEWCGROUP if hierarchies else 0)
         )
         network.keep_to_version_4()
@@ -178,7 +181,12 @@ def spawn(cluster: Cluster, command: list[str], log_name: str) -> subprocess.Pop
     """Start one of the cluster's daemons; what it prints goes to its own log."""
     with open(cluster.paths.logs / f"{log_name}.out", "ab") as log:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=daemon_environment(cluster)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=daemon_environment(cluster),
         )
 
 

@@ -18,7 +18,7 @@ _EVIDENCE: dict[str, tuple[str, ...]] = {
     "slurm-client": ("sbatch", "srun", "sacct", "sacctmgr", "scontrol"),
     "slurm-wlm-plugins": ("/usr/lib/*/slurm-wlm/mpi_pmix.so",),
     "munge": ("munged",),
-    "mariadb-server": ("mariadbd", "/usr/share/mysql/mysql_system_tables.sql"),
+    "mariadb-server-core": ("mariadbd", "/usr/share/mysql/mysql_system_tables.sql"),
     "iproute2": ("ip",),
     "nftables": ("nft",),
     # mpi_pmix opens libpmix.so, unversioned, which only the -dev package has.

@@ -95,6 +95,7 @@ def _slurm_states(folder: ClusterFolder) -> dict[str, str]:
 
 
 def as_json(status: Mapping[str, Any]) -> str:
+    """For programs: every field, under its own name."""
     return json.dumps(status, indent=2)
 
 
@@ -114,5 +115,3 @@ def as_text(status: Mapping[str, Any]) -> str:
         for node in status["nodes"]
     ]
     return "\n".join(lines)
-
-

@@ -102,7 +102,11 @@ def down(folder: ClusterFolder, *, keep_logs: bool, purge: bool, say: Callable[[
         kept = remove_files(folder, keep_logs=keep_logs, purge=purge)
     for path in kept:
         say(f"kept {path}")
-    say(f"cluster down in {time.monotonic() - begin:.1f} s" if had_state else f"nothing to take down in {folder.root}")
+    say(
+        f"cluster down in {time.monotonic() - begin:.1f} s"
+        if had_state
+        else f"nothing to take down in {folder.root}"
+    )
 
 
 def remove_files(folder: ClusterFolder, *, keep_logs: bool, purge: bool) -> list[str]:

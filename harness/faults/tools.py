@@ -28,7 +28,9 @@ async def power(command: Sequence[str], action: str, node: str) -> dict[str, Any
         FaultError: there is no command, or it failed.
     """
     if not command:
-        raise FaultError("this site has no power command; add power.command to the site file, or use instead:")
+        raise FaultError(
+            "this site has no power command; add power.command to the site file, or use instead:"
+        )
     filled = [part.format(action=action, node=node, python=sys.executable) for part in command]
     try:
         output = await asyncio.to_thread(
@@ -47,7 +49,11 @@ async def power(command: Sequence[str], action: str, node: str) -> dict[str, Any
 
 async def slurm_state(node: str) -> str:
     """A node's state by ``scontrol``; "UNKNOWN" when the controller does not answer, "" where there is no Slurm."""
-    if "SLURM_JOB_ID" not in os.environ and "SLURM_CONF" not in os.environ and not os.path.isdir("/etc/slurm"):
+    if (
+        "SLURM_JOB_ID" not in os.environ
+        and "SLURM_CONF" not in os.environ
+        and not os.path.isdir("/etc/slurm")
+    ):
         return ""
     try:
         output = await asyncio.to_thread(run_command, ["scontrol", "-o", "show", "node", node], timeout_s=15)

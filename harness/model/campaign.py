@@ -37,7 +37,7 @@ _LISTED = "harness/model/metrics.py lists them"
 
 def did_you_mean(given: object, allowed: Iterable[str], otherwise: str) -> str:
     """``did you mean "x"?`` where something allowed resembles ``given``, else ``otherwise``."""
-    close = get_close_matches(str(given), list(allowed), n=1, cutoff=0.6)
+    close = get_close_matches(str(given), list(allowed), n=1, cutoff=0.5)
     return f'did you mean "{close[0]}"?' if close else otherwise
 
 
@@ -163,7 +163,9 @@ class FaultSpec(Frozen):
     instead: FaultKind | None = None
     """What to do on a site that lacks the means for `kind`; without it such a site refuses the campaign."""
     target: Target
+    """What it hits."""
     at: Moment
+    """When it is injected."""
     expect: Literal["recovered", "failed"]
     """recovered: the case must finish with the right answer. failed: it must end badly, and say why."""
 

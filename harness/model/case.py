@@ -91,9 +91,7 @@ class Case:
         values = dict(data)
         values["faults"] = tuple(Fault(**f) for f in values.get("faults", ()))
         values["gates"] = tuple(Gate(**g) for g in values.get("gates", ()))
-        values["params"] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values["params"].items()
-        }
+        values["params"] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["params"].items()}
         return cls(**values)
 
 
@@ -143,7 +141,10 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON-ready data."""
-        return {"cases": [c.to_json() for c in self.cases], "submissions": [asdict(s) for s in self.submissions]}
+        return {
+            "cases": [c.to_json() for c in self.cases],
+            "submissions": [asdict(s) for s in self.submissions],
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:

@@ -32,18 +32,31 @@ METRICS: dict[str, Metric] = _table(
     Metric("step", "1", "i8", NEITHER, "index of the step, from 0, the same on every rank"),
     Metric("start_mono_ns", "ns", "i8", NEITHER, "start of the step by the host's monotonic clock"),
     Metric("step_time_ns", "ns", "i8", LOWER, "duration of one step on one rank, checkpoint left out"),
-    Metric("checkpoint_time_ns", "ns", "i8", LOWER, "time one checkpoint blocks a rank, from barrier to commit"),
+    Metric(
+        "checkpoint_time_ns", "ns", "i8", LOWER, "time one checkpoint blocks a rank, from barrier to commit"
+    ),
     Metric("checkpoint_bytes", "B", "i8", NEITHER, "bytes one rank writes for one checkpoint"),
-    Metric("message_bytes", "B", "i8", NEITHER, "S as nccl-tests counts it: size of the larger buffer of a rank"),
+    Metric(
+        "message_bytes", "B", "i8", NEITHER, "S as nccl-tests counts it: size of the larger buffer of a rank"
+    ),
     Metric("elapsed_ns", "ns", "i8", LOWER, "duration of one collective on one rank, after a barrier"),
     Metric("algorithm_bandwidth_bytes_per_s", "B/s", "f8", HIGHER, "S / t, t that of the slowest rank"),
-    Metric("bus_bandwidth_bytes_per_s", "B/s", "f8", HIGHER,
-           "algorithm bandwidth x 2(n-1)/n for all-reduce (nccl-tests PERFORMANCE.md); 0 for n = 1"),
+    Metric(
+        "bus_bandwidth_bytes_per_s",
+        "B/s",
+        "f8",
+        HIGHER,
+        "algorithm bandwidth x 2(n-1)/n for all-reduce (nccl-tests PERFORMANCE.md); 0 for n = 1",
+    ),
     Metric("loss", "1", "f8", LOWER, "training loss of the step's batch, mean over ranks"),
     Metric("tokens", "1", "i8", NEITHER, "tokens this rank processed in the step"),
-    Metric("residual", "1", "f8", LOWER, "2-norm over the grid of the change in one Jacobi sweep, over all ranks"),
+    Metric(
+        "residual", "1", "f8", LOWER, "2-norm over the grid of the change in one Jacobi sweep, over all ranks"
+    ),
     Metric("compute_ns", "ns", "i8", LOWER, "part of a step spent computing"),
-    Metric("communication_ns", "ns", "i8", LOWER, "part of a step spent in communication calls, waiting included"),
+    Metric(
+        "communication_ns", "ns", "i8", LOWER, "part of a step spent in communication calls, waiting included"
+    ),
     Metric("cell_updates", "1", "i8", NEITHER, "grid cells this rank updated in the step"),
     # Telemetry
     Metric("wall_ns", "ns", "i8", NEITHER, "time since the epoch"),
@@ -52,7 +65,9 @@ METRICS: dict[str, Metric] = _table(
     Metric("memory_available_bytes", "B", "i8", NEITHER, "memory available without swapping (psutil)"),
     Metric("memory_used_bytes", "B", "i8", NEITHER, "memory used (psutil)"),
     Metric("network_sent_bytes", "B", "i8", NEITHER, "bytes sent since boot over all interfaces but lo"),
-    Metric("network_received_bytes", "B", "i8", NEITHER, "bytes received since boot over all interfaces but lo"),
+    Metric(
+        "network_received_bytes", "B", "i8", NEITHER, "bytes received since boot over all interfaces but lo"
+    ),
     Metric("gpu", "1", "i8", NEITHER, "NVML index of the GPU"),
     Metric("gpu_utilisation_percent", "%", "f8", NEITHER, "nvmlDeviceGetUtilizationRates().gpu"),
     Metric("gpu_memory_used_bytes", "B", "i8", NEITHER, "nvmlDeviceGetMemoryInfo().used"),

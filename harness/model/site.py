@@ -198,7 +198,9 @@ class Site(Frozen):
     licenses: Text | None = None
     """Licences that a job takes."""
     limits: Limits
+    """What one job may ask for."""
     node: Node
+    """One node, as far as jobs see it."""
     python: Path | None = None
     """Interpreter of the jobs; null: the one that plans the run."""
     environment: Environment = Field(default_factory=dict)
@@ -207,14 +209,19 @@ class Site(Frozen):
     """Shell that every job runs first, as code: each line a complete command, such as `module load cuda`.
     One that fails ends the job."""
     mpi: Mpi
+    """How MPI ranks are started."""
     network: Network = Network()
+    """The network between the nodes."""
     paths: Paths = Paths()
+    """Folders on the nodes."""
     requeue: bool
     """Whether a job may be started again after it lost a node."""
     accounting: bool
     """Whether `sacct` works here."""
     power: Power | None = None
+    """How a node's power is switched; null: it cannot be."""
     scheduler: Scheduler = Scheduler()
+    """How the driver treats the scheduler."""
 
     @model_validator(mode="after")
     def _rules(self) -> Site:

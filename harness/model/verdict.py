@@ -16,12 +16,13 @@ class Verdict(str, Enum):
     UNKNOWN = "unknown"
 
 
-# Exit codes of `harness judge` and of `harness run`.
+# Exit codes of the command line.
 EXIT_PASS = 0
 EXIT_FAIL = 1
 EXIT_USAGE = 2
 EXIT_UNKNOWN = 3
-EXIT_UNFINISHED = 4  # more to do: interrupted, or cases still queued
+EXIT_UNFINISHED = 4  # more to do: cases still queued or running
+EXIT_INTERRUPTED = 130  # Ctrl-C; what was submitted goes on
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:

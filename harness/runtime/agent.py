@@ -127,7 +127,9 @@ class Agent:
             try:
                 message = await self.channel.receive()
             except ChannelClosed as error:
-                print(f"supervisor gone ({error}): stopping the ranks of this node", file=sys.stderr, flush=True)
+                print(
+                    f"supervisor gone ({error}): stopping the ranks of this node", file=sys.stderr, flush=True
+                )
                 return 3
             self.heard = time.monotonic()
             kind = message["type"]
@@ -157,7 +159,10 @@ class Agent:
         await self._finish()
         shipped = self.shipper
         self.channel.send(
-            "finished", case_id=message["case_id"], attempt=message["attempt"], bytes=shipped.bytes if shipped else 0,
+            "finished",
+            case_id=message["case_id"],
+            attempt=message["attempt"],
+            bytes=shipped.bytes if shipped else 0,
             records=shipped.records if shipped else 0,
         )
         self.shipper = None
@@ -165,24 +170,36 @@ class Agent:
     async def _prepare(self, message: Message) -> None:
         self.folder = self.root / message["case_id"] / message["attempt"]
         self.folder.mkdir(parents=True, exist_ok=True)
-        problem, facts = "", {}
+        problem = ""
+        facts: dict[str, Any] = {}
         if message["torch"] and (self.forkserver is None or self.forkserver.returncode is not None):
             problem, facts = await self._start_forkserver(Path(message["log"]))
         with socket.socket() as probe:
             probe.bind((self.channel.local_address, 0))
             port = probe.getsockname()[1]
         self.channel.send(
-            "prepared", case_id=message["case_id"], attempt=message["attempt"], folder=str(self.folder), address=self.channel.local_address,
-            port=port, interface=interface_of(self.channel.local_address), gpus=self.telemetry.gpu_count,
-            problem=problem, **facts,
+            "prepared",
+            case_id=message["case_id"],
+            attempt=message["attempt"],
+            folder=str(self.folder),
+            address=self.channel.local_address,
+            port=port,
+            interface=interface_of(self.channel.local_address),
+            gpus=self.telemetry.gpu_count,
+            problem=problem,
+            **facts,
         )
 
     async def _start_forkserver(self, log: Path) -> tuple[str, dict[str, Any]]:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self.forkserver = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "harness.runtime.forkserver", stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE, stderr=descriptor,
+                sys.executable,
+                "-m",
+                "harness.runtime.forkserver",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=descriptor,
             )
         finally:
             os.close(descriptor)
@@ -195,7 +212,11 @@ class Agent:
                 self.forkserver.kill()
             return f"torch cannot be imported on {self.node} by {sys.executable}; see {log}", {}
         self._run(self._hear_forkserver(self.forkserver.stdout))
-        return "", {"torch": ready["torch"], "torch_import_ns": ready["import_ns"], "torch_cuda": ready["cuda"]}
+        return "", {
+            "torch": ready["torch"],
+            "torch_import_ns": ready["import_ns"],
+            "torch_cuda": ready["cuda"],
+        }
 
     async def _hear_forkserver(self, stream: asyncio.StreamReader) -> None:
         pids: dict[int, int] = {}
@@ -229,7 +250,9 @@ class Agent:
             assert self.forkserver is not None and self.forkserver.stdin is not None
             for number in message["ranks"]:
                 request = {
-                    "spec": message["spec"], "rank": number, "log": f"{message['logs']}/rank-{number}.log",
+                    "spec": message["spec"],
+                    "rank": number,
+                    "log": f"{message['logs']}/rank-{number}.log",
                     "environment": {**message["environment"], **message["rank_environment"][str(number)]},
                 }
                 self.forkserver.stdin.write(json.dumps(request).encode() + b"\n")
@@ -241,7 +264,9 @@ class Agent:
                 with contextlib.suppress(OSError):
                     signal.pidfd_send_signal(rank.pidfd, signal.SIGKILL)
         end = time.monotonic() + 5
-        while any(r.pidfd >= 0 and not self._is_gone(r) for r in self.ranks.values()) and time.monotonic() < end:
+        while (
+            any(r.pidfd >= 0 and not self._is_gone(r) for r in self.ranks.values()) and time.monotonic() < end
+        ):
             await asyncio.sleep(0.01)
         for rank in self.ranks.values():
             if rank.pidfd >= 0:
@@ -276,18 +301,29 @@ class Agent:
             if self._failure is not None:
                 raise self._failure
             if now - self.heard > self.lease_s:
-                print(f"no word from the supervisor for {self.lease_s} s: stopping the ranks of this node",
-                      file=sys.stderr, flush=True)
+                print(
+                    f"no word from the supervisor for {self.lease_s} s: stopping the ranks of this node",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 return 3
             self._look()
             if now - beat >= BEAT_S:
                 beat = now
-                self.channel.send("beat", attempt=self.attempt, case_id=self.case_id, ranks={
-                    r.number: [r.progress.state, r.progress.begun, r.progress.finished]
-                    for r in self.ranks.values() if r.progress is not None
-                })
-            if self.shipper is not None and now - shipped >= SHIP_S and (
-                self._shipping is None or self._shipping.done()
+                self.channel.send(
+                    "beat",
+                    attempt=self.attempt,
+                    case_id=self.case_id,
+                    ranks={
+                        r.number: [r.progress.state, r.progress.begun, r.progress.finished]
+                        for r in self.ranks.values()
+                        if r.progress is not None
+                    },
+                )
+            if (
+                self.shipper is not None
+                and now - shipped >= SHIP_S
+                and (self._shipping is None or self._shipping.done())
             ):
                 shipped = now
                 self._shipping = asyncio.create_task(asyncio.to_thread(self.shipper.ship, sync=False))
@@ -358,14 +394,30 @@ class Agent:
         rank.reported = True
         state = rank.progress.state if rank.progress is not None else page.STARTING
         self.channel.send(
-            "rank_exited", attempt=self.attempt, case_id=self.case_id, rank=rank.number, status=rank.exit_status,
-            state=state, finished=rank.progress.finished if rank.progress else -1, words=words[:2000],
+            "rank_exited",
+            attempt=self.attempt,
+            case_id=self.case_id,
+            rank=rank.number,
+            status=rank.exit_status,
+            state=state,
+            finished=rank.progress.finished if rank.progress else -1,
+            words=words[:2000],
         )
 
     def _event(self, kind: str, **data: Any) -> None:
         assert self.records is not None  # only called while an attempt is open
         self.records.event(
-            Event(kind, time.time_ns(), time.monotonic_ns(), self.node, "agent", self.case_id, self.attempt, -1, data)
+            Event(
+                kind,
+                time.time_ns(),
+                time.monotonic_ns(),
+                self.node,
+                "agent",
+                self.case_id,
+                self.attempt,
+                -1,
+                data,
+            )
         )
 
 
@@ -388,8 +440,11 @@ async def _main() -> int:
     environment = os.environ
     node = environment["HARNESS_NODE"]
     token = Path(environment["HARNESS_TOKEN_FILE"]).read_text(encoding="ascii").strip()
-    host = environment.get("HARNESS_SUPERVISOR_HOST") or environment.get("SLURM_LAUNCH_NODE_IPADDR") or environment[
-        "HARNESS_SUPERVISOR_NODE"]
+    host = (
+        environment.get("HARNESS_SUPERVISOR_HOST")
+        or environment.get("SLURM_LAUNCH_NODE_IPADDR")
+        or environment["HARNESS_SUPERVISOR_NODE"]
+    )
     root = Path(environment["HARNESS_NODE_LOCAL"]) / f"hh-{environment['HARNESS_JOB']}-{node}"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(mode=0o700, parents=True)

@@ -51,10 +51,17 @@ class AttemptRun:
         self.s, self.case = supervisor, case
         nodes = tuple(supervisor.links.live()[: case.nodes])
         self.attempt = Attempt(
-            case_id=case.case_id, index=index, job_key=supervisor.job.key, slurm_job_id=_slurm_id(supervisor),
-            restart=supervisor.launcher.restart, epoch=epoch, nodes=nodes, step_ids=(),
+            case_id=case.case_id,
+            index=index,
+            job_key=supervisor.job.key,
+            slurm_job_id=_slurm_id(supervisor),
+            restart=supervisor.launcher.restart,
+            epoch=epoch,
+            nodes=nodes,
+            step_ids=(),
             rank_nodes=tuple(n for n in nodes for _ in range(case.ranks_per_node)),
-            start_wall_ns=time.time_ns(), start_mono_ns=time.monotonic_ns(),
+            start_wall_ns=time.time_ns(),
+            start_mono_ns=time.monotonic_ns(),
         )
         self.folder = supervisor.run.attempt(supervisor.job.key, case.case_id, self.attempt.folder)
         self.ranks = [RankView(node) for node in self.attempt.rank_nodes]
@@ -71,13 +78,23 @@ class AttemptRun:
         self.s.links.on_change = self.changed
         self.folder.mkdir(mode=0o700, parents=True)
         self.s.write_attempt(self.attempt)
-        self.s.event(ev.ATTEMPT_STARTED, self.case.case_id, self.attempt.index, nodes=list(self.attempt.nodes),
-                     restart=self.attempt.restart, epoch=self.attempt.epoch)
+        self.s.event(
+            ev.ATTEMPT_STARTED,
+            self.case.case_id,
+            self.attempt.index,
+            nodes=list(self.attempt.nodes),
+            restart=self.attempt.restart,
+            epoch=self.attempt.epoch,
+        )
         outcome, reason = await self._run()
         outcome, reason = await self._settle(outcome, reason)
         self.attempt = replace(
-            self.attempt, outcome=outcome, reason=reason, end_wall_ns=time.time_ns(),
-            end_mono_ns=time.monotonic_ns(), last_step=min((r.finished for r in self.ranks), default=-1),
+            self.attempt,
+            outcome=outcome,
+            reason=reason,
+            end_wall_ns=time.time_ns(),
+            end_mono_ns=time.monotonic_ns(),
+            last_step=min((r.finished for r in self.ranks), default=-1),
         )
         self.s.write_attempt(self.attempt)
         self.s.event(ev.ATTEMPT_ENDED, self.case.case_id, self.attempt.index, outcome=outcome, reason=reason)
@@ -88,7 +105,8 @@ class AttemptRun:
 
     def _hear(self, node: str, message: Message) -> None:
         if message.get("case_id") != self.case.case_id or message.get("attempt") not in (
-            self.attempt.folder, self.attempt.index
+            self.attempt.folder,
+            self.attempt.index,
         ):
             return  # of an attempt that is over
         kind = message["type"]
@@ -102,8 +120,16 @@ class AttemptRun:
             rank.words, rank.finished = message["words"], message["finished"]
             rank.ended_order = sum(r.ended for r in self.ranks)
             if rank.state != page.DONE:
-                self.s.event(ev.RANK_EXITED, self.case.case_id, self.attempt.index, message["rank"], node=node,
-                             status=message["status"], state=page.STATES[rank.state], words=rank.words)
+                self.s.event(
+                    ev.RANK_EXITED,
+                    self.case.case_id,
+                    self.attempt.index,
+                    message["rank"],
+                    node=node,
+                    status=message["status"],
+                    state=page.STATES[rank.state],
+                    words=rank.words,
+                )
             self.changed.set()
         elif kind == "prepared":
             self.prepared[node] = message
@@ -128,11 +154,20 @@ class AttemptRun:
     async def _run(self) -> tuple[str, str]:
         if len(self.attempt.nodes) < self.case.nodes:
             lost = "; ".join(f"{n}: {link.lost}" for n, link in self.s.links.links.items() if link.lost)
-            return at.NODE_LOST, f"{len(self.attempt.nodes)} usable nodes, the case needs {self.case.nodes} ({lost})"
+            return (
+                at.NODE_LOST,
+                f"{len(self.attempt.nodes)} usable nodes, the case needs {self.case.nodes} ({lost})",
+            )
         deadline = time.monotonic() + self.case.time_limit_min * 60
         for node in self.attempt.nodes:
-            self.s.links.send(node, "prepare", case_id=self.case.case_id, attempt=self.attempt.folder,
-                              torch=self.launcher == "torch", log=str(self.s.links.log(node)))
+            self.s.links.send(
+                node,
+                "prepare",
+                case_id=self.case.case_id,
+                attempt=self.attempt.folder,
+                torch=self.launcher == "torch",
+                log=str(self.s.links.log(node)),
+            )
         ready_by = min(deadline, time.monotonic() + PREPARE_S)
         while len(self.prepared) < len(self.attempt.nodes):
             if problem := self._lost_node():
@@ -157,9 +192,17 @@ class AttemptRun:
         for node in self.attempt.nodes:
             numbers = [r for r, view in enumerate(self.ranks) if view.node == node]
             self.s.links.send(
-                node, "start", case_id=self.case.case_id, index=self.attempt.index, attempt=self.attempt.folder,
-                spec=str(spec), ranks=numbers, fork=self.launcher == "torch", logs=str(self.folder),
-                stream=str(self.folder / f"{node}.stream"), environment=environment,
+                node,
+                "start",
+                case_id=self.case.case_id,
+                index=self.attempt.index,
+                attempt=self.attempt.folder,
+                spec=str(spec),
+                ranks=numbers,
+                fork=self.launcher == "torch",
+                logs=str(self.folder),
+                stream=str(self.folder / f"{node}.stream"),
+                environment=environment,
                 rank_environment={
                     str(r): {"RANK": str(r), "LOCAL_RANK": str(i), "HARNESS_NODE": node}
                     for i, r in enumerate(numbers)
@@ -176,24 +219,33 @@ class AttemptRun:
         gpus = min(a["gpus"] for a in self.prepared.values()) >= self.case.ranks_per_node
         cuda = gpus and all(a.get("torch_cuda") for a in self.prepared.values())
         environment = {
-            "WORLD_SIZE": str(self.case.ranks), "MASTER_ADDR": first["address"], "MASTER_PORT": str(first["port"]),
-            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+            "WORLD_SIZE": str(self.case.ranks),
+            "MASTER_ADDR": first["address"],
+            "MASTER_PORT": str(first["port"]),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
         }
         interface = self.s.site["network"]["interface"] or first["interface"]
         if interface and self.launcher == "torch":
             environment["GLOO_SOCKET_IFNAME"] = interface
             environment["NCCL_SOCKET_IFNAME"] = f"={interface}"  # without "=" NCCL takes it for a prefix
         spec = self.folder / "attempt.json"
-        write_json(spec, {
-            "case": self.case.to_json(), "attempt": self.attempt.index, "restart": self.attempt.restart,
-            "epoch": self.attempt.epoch,
-            "checkpoints": str(self.s.run.checkpoints(self.s.job.key, self.case.case_id)),
-            "rank_nodes": list(self.attempt.rank_nodes),
-            "node_folders": {n: a["folder"] for n, a in self.prepared.items()},
-            "device": "cuda" if cuda and self.launcher == "torch" else "cpu",
-            "backend": "mpi" if self.launcher == "mpi" else "nccl" if cuda else "gloo",
-            "environment": environment,
-        })
+        write_json(
+            spec,
+            {
+                "case": self.case.to_json(),
+                "attempt": self.attempt.index,
+                "restart": self.attempt.restart,
+                "epoch": self.attempt.epoch,
+                "checkpoints": str(self.s.run.checkpoints(self.s.job.key, self.case.case_id)),
+                "rank_nodes": list(self.attempt.rank_nodes),
+                "node_folders": {n: a["folder"] for n, a in self.prepared.items()},
+                "device": "cuda" if cuda and self.launcher == "torch" else "cpu",
+                "backend": "mpi" if self.launcher == "mpi" else "nccl" if cuda else "gloo",
+                "environment": environment,
+            },
+        )
         return spec, environment
 
     async def _follow(self, deadline: float) -> tuple[str, str]:
@@ -223,14 +275,18 @@ class AttemptRun:
             if time.monotonic() - told > PROGRESS_S:
                 told = time.monotonic()
                 slowest = min(self.ranks, key=lambda r: r.finished)
-                self.s.progress(self.case, self.attempt.index, slowest.finished + 1, page.STATES[slowest.state])
+                self.s.progress(
+                    self.case, self.attempt.index, slowest.finished + 1, page.STATES[slowest.state]
+                )
             await self._tick()
 
     def _ended(self) -> tuple[str, str]:
         bad = [(n, r) for n, r in enumerate(self.ranks) if r.state != page.DONE]
         if not bad:
             return at.COMPLETED, ""
-        bad.sort(key=lambda item: (not item[1].ended, item[1].ended_order))  # the first to end is the likeliest cause
+        bad.sort(
+            key=lambda item: (not item[1].ended, item[1].ended_order)
+        )  # the first to end is the likeliest cause
         spoke = [(n, r) for n, r in bad if r.words]
         ended = [(n, r) for n, r in bad if r.ended]
         number, rank = (spoke or ended or bad)[0]
@@ -244,8 +300,10 @@ class AttemptRun:
                 f"{self._log_tail(number)}"
             )
         code = self.step.returncode if self.step is not None else None
-        return at.FAILED, f"the step of its ranks ended with code {code} before rank {number} was heard of: " + (
-            self._log_tail(None)
+        return (
+            at.FAILED,
+            f"the step of its ranks ended with code {code} before rank {number} was heard of: "
+            + (self._log_tail(None)),
         )
 
     def _log_tail(self, rank: int | None) -> str:

@@ -86,7 +86,9 @@ async def connect(host: str, port: int, token: str, node: str, deadline_s: float
             break
         except (OSError, asyncio.TimeoutError) as error:
             if loop.time() >= end:
-                raise ChannelClosed(f"supervisor at {host}:{port} not reached in {deadline_s} s: {error}") from None
+                raise ChannelClosed(
+                    f"supervisor at {host}:{port} not reached in {deadline_s} s: {error}"
+                ) from None
             await asyncio.sleep(0.1)
     channel = Channel(reader, writer)
     channel.send("hello", version=VERSION, token=token, node=node)

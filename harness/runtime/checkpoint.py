@@ -50,7 +50,11 @@ def committed(parent: Path) -> list[Checkpoint]:
 
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow(file)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _slow(file)
+        )
 
 
 def _slow(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
@@ -60,7 +64,9 @@ def _slow(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
     return digest.hexdigest()
 
 
-def save(workload: Workload, parent: Path, rank: int, step: int, restart: int, epoch: int, keep: int) -> dict[str, Any]:
+def save(
+    workload: Workload, parent: Path, rank: int, step: int, restart: int, epoch: int, keep: int
+) -> dict[str, Any]:
     """Take a checkpoint together with all ranks; return what this rank wrote.
 
     Args:
@@ -143,7 +149,9 @@ def _verify(folder: Path, rank: int, world: int) -> dict[str, Any]:
     return part
 
 
-def restore(workload: Workload, parent: Path, rank: int, world: int) -> tuple[dict[str, Any] | None, list[str]]:
+def restore(
+    workload: Workload, parent: Path, rank: int, world: int
+) -> tuple[dict[str, Any] | None, list[str]]:
     """Load the newest checkpoint that verifies on every rank, all ranks together.
 
     Returns:
@@ -171,12 +179,16 @@ def restore(workload: Workload, parent: Path, rank: int, world: int) -> tuple[di
         digest = workload.state_digest()
         if digest != part["state_digest"]:
             raise CheckpointError(
-                f"{name}: restored on rank {rank} with digest {digest[:16]}, but {part['state_digest'][:16]} was committed"
+                f"{name}: restored on rank {rank} with digest {digest[:16]}, "
+                f"but {part['state_digest'][:16]} was committed"
             )
         match = _NAME.match(name)
         assert match is not None  # names come from committed()
         return {
-            "step": int(match.group(1)), "digest": digest, "committed_digest": part["state_digest"], "path": name,
+            "step": int(match.group(1)),
+            "digest": digest,
+            "committed_digest": part["state_digest"],
+            "path": name,
         }, refused
     if refused:
         raise CheckpointError("no checkpoint can be used: " + "; ".join(refused))

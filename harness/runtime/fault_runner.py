@@ -96,8 +96,15 @@ class FaultRunner:
             node = facts[ev.FAULT_REQUESTED]["node"]
             healed, evidence = await heal(self, fault.kind, node)
             kind = ev.FAULT_HEALED if healed else ev.FAULT_REFUSED
-            self._s.event(kind, case.case_id, -1, fault_id=fault.fault_id, fault=fault.kind, node=node,
-                          evidence=evidence)
+            self._s.event(
+                kind,
+                case.case_id,
+                -1,
+                fault_id=fault.fault_id,
+                fault=fault.kind,
+                node=node,
+                evidence=evidence,
+            )
 
 
 async def heal(lent: faults.Tools, kind_name: str, node: str) -> tuple[bool, dict[str, Any]]:

@@ -66,10 +66,14 @@ def main() -> int:
     started = time.monotonic_ns()
     import torch
     import torch.distributed
-    import torch.nn.parallel  # noqa: F401  (what every rank would import otherwise)
+    import torch.nn.parallel
 
-    _say(type="ready", torch=torch.__version__, import_ns=time.monotonic_ns() - started,
-         cuda=bool(torch.backends.cuda.is_built()))
+    _say(
+        type="ready",
+        torch=torch.__version__,
+        import_ns=time.monotonic_ns() - started,
+        cuda=torch.version.cuda is not None,
+    )
     me = os.getpid()
     children: set[int] = set()
     pending = b""
@@ -82,8 +86,11 @@ def main() -> int:
             for line in lines:
                 request = json.loads(line)
                 if _threads() != 1:
-                    _say(type="refused", rank=request["rank"],
-                         why=f"the fork server has {_threads()} threads; importing torch must not start any")
+                    _say(
+                        type="refused",
+                        rank=request["rank"],
+                        why=f"the fork server has {_threads()} threads; importing torch must not start any",
+                    )
                     continue
                 pid = _fork(request, me)
                 children.add(pid)

@@ -19,10 +19,14 @@ from typing import Protocol
 
 from harness.slurm.commands import CommandError, run_command
 
-EXIT_REQUEUE = 75  # EX_TEMPFAIL: on a site without Slurm, asks whoever started the supervisor to start it again
+EXIT_REQUEUE = (
+    75  # EX_TEMPFAIL: on a site without Slurm, asks whoever started the supervisor to start it again
+)
 
 # Variables by which a step would inherit the shape of whatever surrounds it.
-_SHAPE = re.compile(r"^(SBATCH_|SRUN_|SLURM_(NTASKS|NPROCS|TASKS_PER_NODE|STEP_|DISTRIBUTION|CPU_BIND|MEM_PER|OVERCOMMIT))")
+_SHAPE = re.compile(
+    r"^(SBATCH_|SRUN_|SLURM_(NTASKS|NPROCS|TASKS_PER_NODE|STEP_|DISTRIBUTION|CPU_BIND|MEM_PER|OVERCOMMIT))"
+)
 
 
 class Launcher(Protocol):
@@ -36,7 +40,12 @@ class Launcher(Protocol):
         """Start the agent of one node."""
 
     async def step(
-        self, nodes: Sequence[str], ranks_per_node: int, spec: Path, environment: Mapping[str, str], log_folder: Path
+        self,
+        nodes: Sequence[str],
+        ranks_per_node: int,
+        spec: Path,
+        environment: Mapping[str, str],
+        log_folder: Path,
     ) -> asyncio.subprocess.Process:
         """Start the MPI ranks of one attempt, rank r on ``nodes[r // ranks_per_node]``."""
 
@@ -44,11 +53,17 @@ class Launcher(Protocol):
         """Ask for this job to be started again; returns a problem in words, or "" when the request was taken."""
 
 
-async def _start(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
+async def _start(
+    arguments: Sequence[str], environment: Mapping[str, str], log: Path
+) -> asyncio.subprocess.Process:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return await asyncio.create_subprocess_exec(
-            *arguments, env=dict(environment), stdin=asyncio.subprocess.DEVNULL, stdout=descriptor, stderr=descriptor,
+            *arguments,
+            env=dict(environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
             start_new_session=True,
         )
     finally:
@@ -71,7 +86,9 @@ class SlurmLauncher:
         self.job_id = f"{array}_{task}" if array else self.raw_job_id
         self.restart = int(environment.get("SLURM_RESTART_COUNT", "0"))
         self._cpus = smallest_cpus(environment.get("SLURM_JOB_CPUS_PER_NODE", ""))
-        hosts = run_command(["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]], timeout_s=20)
+        hosts = run_command(
+            ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]], timeout_s=20
+        )
         names = hosts.split()
         batch = environment.get("SLURMD_NODENAME", names[0])
         self.nodes = (batch, *(n for n in names if n != batch))
@@ -83,23 +100,67 @@ class SlurmLauncher:
     async def agent(self, node: str, environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
         """One single-node step."""
         return await _start(
-            ["srun", "-N1", "-n1", "-w", node, f"-c{self._cpus}", "--overlap", "--no-kill", "--mpi=none",
-             "--cpu-bind=none", "--mem=0", "--input=none", "--export=ALL", "-J", "agent",
-             sys.executable, "-m", "harness.runtime.agent"],
-            self._environment(environment), log,
+            [
+                "srun",
+                "-N1",
+                "-n1",
+                "-w",
+                node,
+                f"-c{self._cpus}",
+                "--overlap",
+                "--no-kill",
+                "--mpi=none",
+                "--cpu-bind=none",
+                "--mem=0",
+                "--input=none",
+                "--export=ALL",
+                "-J",
+                "agent",
+                sys.executable,
+                "-m",
+                "harness.runtime.agent",
+            ],
+            self._environment(environment),
+            log,
         )
 
     async def step(
-        self, nodes: Sequence[str], ranks_per_node: int, spec: Path, environment: Mapping[str, str], log_folder: Path
+        self,
+        nodes: Sequence[str],
+        ranks_per_node: int,
+        spec: Path,
+        environment: Mapping[str, str],
+        log_folder: Path,
     ) -> asyncio.subprocess.Process:
         """One step over the nodes, with the site's MPI plug-in."""
         return await _start(
-            ["srun", f"-N{len(nodes)}", f"-n{len(nodes) * ranks_per_node}", f"--ntasks-per-node={ranks_per_node}",
-             "-w", ",".join(nodes), "--distribution=block", "--overlap", "--no-kill", "--overcommit",
-             f"--mpi={self._mpi}", "--cpu-bind=none", "--mem=0", "--input=none", "--export=ALL", "--kill-on-bad-exit=0",
-             f"--output={str(log_folder).replace('%', '%%')}/rank-%t.log", "-J", "ranks",
-             sys.executable, "-m", "harness.runtime.rank", str(spec)],
-            self._environment(environment), log_folder / "step.log",
+            [
+                "srun",
+                f"-N{len(nodes)}",
+                f"-n{len(nodes) * ranks_per_node}",
+                f"--ntasks-per-node={ranks_per_node}",
+                "-w",
+                ",".join(nodes),
+                "--distribution=block",
+                "--overlap",
+                "--no-kill",
+                "--overcommit",
+                f"--mpi={self._mpi}",
+                "--cpu-bind=none",
+                "--mem=0",
+                "--input=none",
+                "--export=ALL",
+                "--kill-on-bad-exit=0",
+                f"--output={str(log_folder).replace('%', '%%')}/rank-%t.log",
+                "-J",
+                "ranks",
+                sys.executable,
+                "-m",
+                "harness.runtime.rank",
+                str(spec),
+            ],
+            self._environment(environment),
+            log_folder / "step.log",
         )
 
     async def requeue(self) -> str:
@@ -127,11 +188,17 @@ class LocalLauncher:
         """A plain process that answers to the node's name."""
         return await _start(
             [sys.executable, "-m", "harness.runtime.agent"],
-            {**os.environ, **environment, "HARNESS_SUPERVISOR_HOST": "127.0.0.1"}, log,
+            {**os.environ, **environment, "HARNESS_SUPERVISOR_HOST": "127.0.0.1"},
+            log,
         )
 
     async def step(
-        self, nodes: Sequence[str], ranks_per_node: int, spec: Path, environment: Mapping[str, str], log_folder: Path
+        self,
+        nodes: Sequence[str],
+        ranks_per_node: int,
+        spec: Path,
+        environment: Mapping[str, str],
+        log_folder: Path,
     ) -> asyncio.subprocess.Process:
         """``mpiexec`` of the interpreter's own environment, else that of PATH."""
         beside = Path(sys.executable).parent / "mpiexec"
@@ -141,8 +208,17 @@ class LocalLauncher:
                 f"mpiexec: neither beside {sys.executable} nor on PATH; install the extra 'mpi' (pip install mpich)"
             )
         return await _start(
-            [mpiexec, "-n", str(len(nodes) * ranks_per_node), sys.executable, "-m", "harness.runtime.rank", str(spec)],
-            {**os.environ, **environment, "HARNESS_LAUNCHER": "local"}, log_folder / "step.log",
+            [
+                mpiexec,
+                "-n",
+                str(len(nodes) * ranks_per_node),
+                sys.executable,
+                "-m",
+                "harness.runtime.rank",
+                str(spec),
+            ],
+            {**os.environ, **environment, "HARNESS_LAUNCHER": "local"},
+            log_folder / "step.log",
         )
 
     async def requeue(self) -> str:

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.model import event as ev
 from harness.runtime.channel import MAX_LINE, Channel, ChannelClosed, Message, authenticate
@@ -66,22 +66,31 @@ class Links:
         port = self._server.sockets[0].getsockname()[1]
         self._background(self._beat())
         for node, link in self.links.items():
-            link.process = await s.launcher.agent(node, {
-                "HARNESS_NODE": node, "HARNESS_TOKEN_FILE": str(token_file), "HARNESS_SUPERVISOR_PORT": str(port),
-                "HARNESS_SUPERVISOR_NODE": s.host, "HARNESS_LEASE_S": str(self.lease_s),
-                "HARNESS_NODE_LOCAL": s.site["paths"]["node_local"],
-                "HARNESS_JOB": f"{os.getuid()}-{s.run.path.name[-24:].replace(' ', '_')}-{s.job.key}",
-            }, self.log(node))
+            link.process = await s.launcher.agent(
+                node,
+                {
+                    "HARNESS_NODE": node,
+                    "HARNESS_TOKEN_FILE": str(token_file),
+                    "HARNESS_SUPERVISOR_PORT": str(port),
+                    "HARNESS_SUPERVISOR_NODE": s.host,
+                    "HARNESS_LEASE_S": str(self.lease_s),
+                    "HARNESS_NODE_LOCAL": s.site["paths"]["node_local"],
+                    "HARNESS_JOB": f"{os.getuid()}-{s.run.path.name[-24:].replace(' ', '_')}-{s.job.key}",
+                },
+                self.log(node),
+            )
         waits = [asyncio.create_task(self._first_word(link)) for link in self.links.values()]
         await asyncio.wait(waits, timeout=CONNECT_S)
         for link in self.links.values():
             if not link.connected.is_set():
-                self._lose(link, NEVER, f"its agent did not connect within {CONNECT_S:g} s: {self._tail(link.node)}")
+                self._lose(
+                    link, NEVER, f"its agent did not connect within {CONNECT_S:g} s: {self._tail(link.node)}"
+                )
         for wait in waits:
             wait.cancel()
 
-    def _background(self, work: object) -> None:
-        task = asyncio.create_task(work)  # type: ignore[arg-type]
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -93,7 +102,9 @@ class Links:
         connected.cancel()
         ended.cancel()
         if not link.connected.is_set():
-            self._lose(link, NEVER, f"its agent ended with code {link.process.returncode}: {self._tail(link.node)}")
+            self._lose(
+                link, NEVER, f"its agent ended with code {link.process.returncode}: {self._tail(link.node)}"
+            )
 
     def _tail(self, node: str) -> str:
         with contextlib.suppress(OSError):
@@ -161,8 +172,11 @@ class Links:
         server, self._server = self._server, None
         for node in self.live():
             self.send(node, "quit")
-        ending = [asyncio.create_task(link.process.wait()) for link in self.links.values()
-                  if link.process is not None and not link.lost]
+        ending = [
+            asyncio.create_task(link.process.wait())
+            for link in self.links.values()
+            if link.process is not None and not link.lost
+        ]
         if ending:
             await asyncio.wait(ending, timeout=QUIT_S)
         for task in [*ending, *self._tasks]:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SIZE = 4096
-_LAYOUT = struct.Struct("<4sIiiqqq")  # magic, pid, rank, state, step begun, steps finished, last change (mono ns)
+_LAYOUT = struct.Struct(
+    "<4sIiiqqq"
+)  # magic, pid, rank, state, step begun, steps finished, last change (mono ns)
 _MAGIC = b"HPG1"
 
 STARTING, RUNNING, CLOSING, DONE, FAILED = range(5)
@@ -52,7 +54,15 @@ class Page:
     def write(self) -> None:
         """Publish the present values."""
         _LAYOUT.pack_into(
-            self._map, 0, _MAGIC, self._pid, self._rank, self.state, self.begun, self.finished, time.monotonic_ns()
+            self._map,
+            0,
+            _MAGIC,
+            self._pid,
+            self._rank,
+            self.state,
+            self.begun,
+            self.finished,
+            time.monotonic_ns(),
         )
 
     def set(self, *, state: int | None = None, begun: int | None = None, finished: int | None = None) -> None:

@@ -73,8 +73,14 @@ class Context:
 
     def check(self, name: str, passed: bool, expected: object, observed: object, detail: str = "") -> None:
         """Record one check of an answer."""
-        self.event(ev.CHECK, name=name, passed=bool(passed), expected=str(expected), observed=str(observed),
-                   detail=detail)
+        self.event(
+            ev.CHECK,
+            name=name,
+            passed=bool(passed),
+            expected=str(expected),
+            observed=str(observed),
+            detail=detail,
+        )
 
     def result(self, name: str, value: object) -> None:
         """Record a final answer."""
@@ -83,8 +89,17 @@ class Context:
     def event(self, kind: str, **data: Any) -> None:
         """Record what happened, now."""
         self._recorder.event(
-            Event(kind, time.time_ns(), time.monotonic_ns(), self.node, "rank", self._case_id, self._attempt,
-                  self.rank, data)
+            Event(
+                kind,
+                time.time_ns(),
+                time.monotonic_ns(),
+                self.node,
+                "rank",
+                self._case_id,
+                self._attempt,
+                self.rank,
+                data,
+            )
         )
 
 
@@ -103,7 +118,9 @@ def run(spec_path: Path, rank: int) -> int:
         return _fail(recorder, position, EXIT_WRONG_WORLD)
     except BaseException as error:  # whatever the workload raises is an observation, not a crash of the loop
         trace = traceback.format_exc()
-        context.event(ev.RANK_RAISED, error=f"{type(error).__name__}: {error}"[:1000], trace=trace[-_MAX_TRACE:])
+        context.event(
+            ev.RANK_RAISED, error=f"{type(error).__name__}: {error}"[:1000], trace=trace[-_MAX_TRACE:]
+        )
         print(trace, file=sys.stderr, flush=True)
         return _fail(recorder, position, EXIT_RAISED)
     recorder.close()
@@ -126,9 +143,15 @@ def _loop(spec: Spec, context: Context, recorder: Recorder, position: page.Page)
     recorder.define("steps", ("step", "start_mono_ns", "step_time_ns", *workload.tables.get("steps", ())))
     workload.setup(context)
     context.event(
-        ev.RANK_STARTED, pid=os.getpid(), host=socket.gethostname(), cpus=sorted(os.sched_getaffinity(0)),
-        device=spec.device, backend=spec.backend, slurm_job_id=os.environ.get("SLURM_JOB_ID", ""),
-        slurm_step_id=os.environ.get("SLURM_STEP_ID", ""), versions=_versions(),
+        ev.RANK_STARTED,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        cpus=sorted(os.sched_getaffinity(0)),
+        device=spec.device,
+        backend=spec.backend,
+        slurm_job_id=os.environ.get("SLURM_JOB_ID", ""),
+        slurm_step_id=os.environ.get("SLURM_STEP_ID", ""),
+        versions=_versions(),
     )
     first = 0
     checkpoints = Path(spec.checkpoints)
@@ -146,7 +169,9 @@ def _loop(spec: Spec, context: Context, recorder: Recorder, position: page.Page)
         start = time.monotonic_ns()
         values = workload.step(step)
         end = time.monotonic_ns()
-        recorder.sample("steps", {"step": step, "start_mono_ns": start, "step_time_ns": end - start, **values})
+        recorder.sample(
+            "steps", {"step": step, "start_mono_ns": start, "step_time_ns": end - start, **values}
+        )
         position.set(finished=step)
         if step == first:
             context.event(ev.FIRST_STEP, step=step)
@@ -155,10 +180,14 @@ def _loop(spec: Spec, context: Context, recorder: Recorder, position: page.Page)
             saved = checkpoint.save(
                 workload, checkpoints, context.rank, step + 1, spec.restart, spec.epoch, case.checkpoint_keep
             )
-            recorder.sample("checkpoints", {
-                "step": step + 1, "checkpoint_time_ns": time.monotonic_ns() - start,
-                "checkpoint_bytes": saved["bytes"],
-            })
+            recorder.sample(
+                "checkpoints",
+                {
+                    "step": step + 1,
+                    "checkpoint_time_ns": time.monotonic_ns() - start,
+                    "checkpoint_bytes": saved["bytes"],
+                },
+            )
             context.event(ev.CHECKPOINT_COMMITTED, **saved)
     position.set(state=page.CLOSING)
     workload.close()
@@ -187,7 +216,9 @@ def rank_of_environment(environment: Mapping[str, str]) -> int:
             continue  # left over from a job around us
         if name in environment:
             return int(environment[name])
-    raise LookupError("no rank in the environment: SLURM_PROCID, PMI_RANK, OMPI_COMM_WORLD_RANK, PMIX_RANK are unset")
+    raise LookupError(
+        "no rank in the environment: SLURM_PROCID, PMI_RANK, OMPI_COMM_WORLD_RANK, PMIX_RANK are unset"
+    )
 
 
 def main(arguments: list[str]) -> int:

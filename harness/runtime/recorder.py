@@ -113,14 +113,22 @@ class Recorder:
         """
         if table in self._tables:
             if self._tables[table][2] != tuple(columns):
-                raise ValueError(f"table {table!r} was defined with {self._tables[table][2]}, now {tuple(columns)}")
+                raise ValueError(
+                    f"table {table!r} was defined with {self._tables[table][2]}, now {tuple(columns)}"
+                )
             return
         unknown = [c for c in columns if c not in METRICS]
         if unknown:
-            raise ValueError(f"table {table!r}: {unknown} are no metrics of harness.model.metrics; define them there")
+            raise ValueError(
+                f"table {table!r}: {unknown} are no metrics of harness.model.metrics; define them there"
+            )
         number = len(self._tables)
         metrics = [METRICS[c] for c in columns]
-        self._tables[table] = (number, struct.Struct("<" + "".join(TYPES[m.type] for m in metrics)), tuple(columns))
+        self._tables[table] = (
+            number,
+            struct.Struct("<" + "".join(TYPES[m.type] for m in metrics)),
+            tuple(columns),
+        )
         self._samples[table] = 0
         description = {"table": table, "columns": [vars(m) for m in metrics]}
         os.write(self._descriptor, encode(SCHEMA, number, self.rank, json.dumps(description).encode()))
@@ -135,14 +143,18 @@ class Recorder:
         number, packing, columns = self._tables[table]
         if len(values) != len(columns):
             raise KeyError(f"table {table!r} has columns {columns}, got {sorted(values)}")
-        os.write(self._descriptor, encode(SAMPLE, number, self.rank, packing.pack(*[values[c] for c in columns])))
+        os.write(
+            self._descriptor, encode(SAMPLE, number, self.rank, packing.pack(*[values[c] for c in columns]))
+        )
         self._samples[table] += 1
 
     def event(self, event: Event) -> None:
         """Append one event."""
         payload = json.dumps(event.to_json(), separators=(",", ":")).encode()
         if len(payload) > MAX_PAYLOAD:
-            raise ValueError(f"event {event.kind} has {len(payload)} bytes, at most {MAX_PAYLOAD} are allowed")
+            raise ValueError(
+                f"event {event.kind} has {len(payload)} bytes, at most {MAX_PAYLOAD} are allowed"
+            )
         os.write(self._descriptor, encode(EVENT, 0, self.rank, payload))
         self._events += 1
 

@@ -50,7 +50,9 @@ class Supervisor:
 
     def event(self, kind: str, case_id: str = "", attempt: int = -1, rank: int = -1, **data: Any) -> Event:
         """Write one event, durably, before anything that follows from it."""
-        event = Event(kind, time.time_ns(), time.monotonic_ns(), self.host, "supervisor", case_id, attempt, rank, data)
+        event = Event(
+            kind, time.time_ns(), time.monotonic_ns(), self.host, "supervisor", case_id, attempt, rank, data
+        )
         append_line(self.run.events(self.job.key), event.to_json())
         return event
 
@@ -95,8 +97,14 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         write_atomic(self.run.token(self.job.key), secrets.token_hex(32).encode())
-        self.event(ev.JOB_STARTED, job_id=self.launcher.job_id, restart=self.launcher.restart,
-                   nodes=list(self.launcher.nodes), python=sys.version.split()[0], pid=os.getpid())
+        self.event(
+            ev.JOB_STARTED,
+            job_id=self.launcher.job_id,
+            restart=self.launcher.restart,
+            nodes=list(self.launcher.nodes),
+            python=sys.version.split()[0],
+            pid=os.getpid(),
+        )
         failed = 0
         try:
             await self.links.start()
@@ -109,10 +117,15 @@ class Supervisor:
         finally:
             await self.links.stop()
         self.event(ev.JOB_ENDED, failed_cases=failed)
-        write_json(self.run.end(self.job.key), {
-            "wall_ns": time.time_ns(), "job_id": self.launcher.job_id, "restart": self.launcher.restart,
-            "failed_cases": failed,
-        })
+        write_json(
+            self.run.end(self.job.key),
+            {
+                "wall_ns": time.time_ns(),
+                "job_id": self.launcher.job_id,
+                "restart": self.launcher.restart,
+                "failed_cases": failed,
+            },
+        )
         return 1 if failed else 0
 
     def _on_signal(self, number: int) -> None:
@@ -126,11 +139,16 @@ class Supervisor:
             return outcome
         if attempts and not attempts[-1].outcome:
             # Whoever ran it died before it could say how it ended.
-            self.write_attempt(replace(attempts[-1], outcome=at.LOST, reason="its supervisor ended without a word"))
+            self.write_attempt(
+                replace(attempts[-1], outcome=at.LOST, reason="its supervisor ended without a word")
+            )
         tried = len(attempts)
         if tried > case.max_restarts and tried:
-            return await self._close(case, attempts[-1].outcome or at.LOST,
-                                     f"not recovered after {tried} attempts (max_restarts {case.max_restarts})")
+            return await self._close(
+                case,
+                attempts[-1].outcome or at.LOST,
+                f"not recovered after {tried} attempts (max_restarts {case.max_restarts})",
+            )
         epoch = sum(1 for a in attempts if a.restart == self.launcher.restart)
         attempt = await AttemptRun(self, case, index=tried, epoch=epoch).go()
         if attempt.outcome in (at.COMPLETED, at.FAILED):
@@ -143,10 +161,16 @@ class Supervisor:
     async def _close(self, case: Case, outcome: str, reason: str) -> str:
         """A case has ended for good: undo its faults, write it down."""
         await self.faults.heal_all(case)
-        append_line(self.run.attempts(self.job.key), {
-            "what": "case_ended", "case_id": case.case_id, "outcome": outcome, "reason": reason,
-            "wall_ns": time.time_ns(),
-        })
+        append_line(
+            self.run.attempts(self.job.key),
+            {
+                "what": "case_ended",
+                "case_id": case.case_id,
+                "outcome": outcome,
+                "reason": reason,
+                "wall_ns": time.time_ns(),
+            },
+        )
         return outcome
 
     async def _requeue(self, case: Case, attempt: Attempt) -> str | None:
@@ -166,7 +190,9 @@ class Supervisor:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.signal.wait(), REQUEUE_TAKEN_S)
         if not self.signal.is_set():
-            return await self._close(case, at.FAILED, f"{attempt.reason}; Slurm took the requeue and did not act on it")
+            return await self._close(
+                case, at.FAILED, f"{attempt.reason}; Slurm took the requeue and did not act on it"
+            )
         return None
 
     def progress(self, case: Case, attempt: int, step: int, state: str) -> None:
@@ -174,10 +200,20 @@ class Supervisor:
         path = self.run.progress(self.job.key)
         temporary = path.with_suffix(".tmp")
         with contextlib.suppress(OSError):
-            temporary.write_text(json.dumps({
-                "case_id": case.case_id, "attempt": attempt, "step": step, "steps": case.steps, "state": state,
-                "wall_ns": time.time_ns(), "restart": self.launcher.restart,
-            }), encoding="utf-8")
+            temporary.write_text(
+                json.dumps(
+                    {
+                        "case_id": case.case_id,
+                        "attempt": attempt,
+                        "step": step,
+                        "steps": case.steps,
+                        "state": state,
+                        "wall_ns": time.time_ns(),
+                        "restart": self.launcher.restart,
+                    }
+                ),
+                encoding="utf-8",
+            )
             temporary.replace(path)
 
 
@@ -202,10 +238,17 @@ def main(arguments: list[str]) -> int:
     except Exception:  # the last word of a supervisor that cannot go on; its job's log is what people look at
         traceback.print_exc()
         with contextlib.suppress(OSError):
-            append_line(run.events(job.key), Event(
-                "supervisor.failed", time.time_ns(), time.monotonic_ns(), launcher.nodes[0], "supervisor",
-                data={"trace": traceback.format_exc()[-4000:]},
-            ).to_json())
+            append_line(
+                run.events(job.key),
+                Event(
+                    "supervisor.failed",
+                    time.time_ns(),
+                    time.monotonic_ns(),
+                    launcher.nodes[0],
+                    "supervisor",
+                    data={"trace": traceback.format_exc()[-4000:]},
+                ).to_json(),
+            )
         return 70
 
 

@@ -44,8 +44,13 @@ def run_command(
             "Load Slurm's module, or use --site local, which needs no Slurm"
         )
     process = subprocess.Popen(
-        list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        errors="replace", env=dict(environment) if environment is not None else clean_environment(os.environ),
+        list(arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=dict(environment) if environment is not None else clean_environment(os.environ),
         start_new_session=True,  # a Ctrl-C at the terminal must not end a submission half-way
     )
     try:
@@ -53,7 +58,9 @@ def run_command(
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        raise CommandTimeout(f"{name}: no answer within {timeout_s:g} s; the controller may be away") from None
+        raise CommandTimeout(
+            f"{name}: no answer within {timeout_s:g} s; the controller may be away"
+        ) from None
     if process.returncode:
         said = " ".join((errors or output).split()) or "nothing"
         raise CommandError(f"{name}: exit code {process.returncode}, said: {said[:500]}")

@@ -26,7 +26,7 @@ def supervise(run_folder: str, job_key: str) -> None:
     raise RuntimeError(f"{job_key} of {run_folder} is run by harness.runtime.supervisor, not by submitit")
 
 
-class TemplateExecutor(submitit.SlurmExecutor):  # type: ignore[misc]  # submitit has no complete types
+class TemplateExecutor(submitit.SlurmExecutor):
     """Submits rendered scripts, one ``sbatch`` each."""
 
     def __init__(self, folder: Path, timeout_s: float) -> None:
@@ -68,7 +68,8 @@ class TemplateExecutor(submitit.SlurmExecutor):  # type: ignore[misc]  # submiti
     def _internal_process_submissions(self, delayed_submissions: Sequence[DelayedSubmission]) -> list[Any]:
         assert self._script is not None  # set by send()
         output = run_command(
-            self._make_submission_command(self._script), timeout_s=self._timeout_s,
+            self._make_submission_command(self._script),
+            timeout_s=self._timeout_s,
             environment=clean_environment(os.environ),
         )
         try:
@@ -77,4 +78,7 @@ class TemplateExecutor(submitit.SlurmExecutor):  # type: ignore[misc]  # submiti
             raise CommandError(f"sbatch: said {output.strip()[:200]!r}, which names no job") from None
         if len(delayed_submissions) == 1:
             return [SlurmJob(folder=self.folder, job_id=job_id, tasks=[0])]
-        return [SlurmJob(folder=self.folder, job_id=f"{job_id}_{n}", tasks=[0]) for n in range(len(delayed_submissions))]
+        return [
+            SlurmJob(folder=self.folder, job_id=f"{job_id}_{n}", tasks=[0])
+            for n in range(len(delayed_submissions))
+        ]

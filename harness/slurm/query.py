@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.slurm.commands import CommandError, run_command
+from harness.slurm.commands import CommandError, CommandTimeout, run_command
 
 _FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start", "End")
 _ARRAY = re.compile(r"^(\d+)_\[([^\]%]+)(?:%\d+)?\]$")
@@ -69,14 +69,36 @@ def ask(job_ids: Sequence[str], *, accounting: bool, timeout_s: float) -> list[J
     ids = ",".join(sorted(set(job_ids), key=lambda i: (len(i), i)))
     if accounting:
         try:
-            return parse_sacct(run_command(
-                ["sacct", "-n", "-P", "-X", "-j", ids, f"--format={','.join(_FIELDS)}"], timeout_s=timeout_s
-            ))
+            return parse_sacct(
+                run_command(
+                    ["sacct", "-n", "-P", "-X", "-j", ids, f"--format={','.join(_FIELDS)}"],
+                    timeout_s=timeout_s,
+                )
+            )
         except CommandError:
             pass  # the accounting daemon is away: the controller may still know
-    return parse_squeue(run_command(
-        ["squeue", "-h", "-t", "all", "-j", ids, "-o", "%i|%j|%T|%N|%S|%e"], timeout_s=timeout_s
-    ))
+    return in_queue(job_ids, timeout_s=timeout_s)
+
+
+def in_queue(job_ids: Sequence[str], *, timeout_s: float) -> list[JobRow]:
+    """Rows of those of the jobs that the controller knows; none when it knows none of them.
+
+    Raises:
+        CommandError: the controller did not answer.
+    """
+    ids = ",".join(sorted(set(job_ids), key=lambda i: (len(i), i)))
+    try:
+        return parse_squeue(
+            run_command(
+                ["squeue", "-h", "-t", "all", "-j", ids, "-o", "%i|%j|%T|%N|%S|%e"], timeout_s=timeout_s
+            )
+        )
+    except CommandTimeout:
+        raise
+    except CommandError as error:
+        if "Invalid job id" in str(error):  # what squeue says of a single job that it no longer knows
+            return []
+        raise
 
 
 def find_by_name(names: Iterable[str], *, accounting: bool, timeout_s: float) -> dict[str, str]:
@@ -86,14 +108,28 @@ def find_by_name(names: Iterable[str], *, accounting: bool, timeout_s: float) ->
         CommandError: the controller did not answer, so that a missing name means nothing.
     """
     wanted = ",".join(sorted(names))
-    rows = parse_squeue(run_command(
-        ["squeue", "-h", "-t", "all", "--name", wanted, "-o", "%i|%j|%T|%N|%S|%e"], timeout_s=timeout_s
-    ))
+    rows = parse_squeue(
+        run_command(
+            ["squeue", "-h", "-t", "all", "--name", wanted, "-o", "%i|%j|%T|%N|%S|%e"], timeout_s=timeout_s
+        )
+    )
     found = {row.name: row.job_id.split("_")[0] for row in rows}
     if accounting:
-        rows = parse_sacct(run_command(
-            ["sacct", "-n", "-P", "-X", "--name", wanted, "-S", "now-7days", f"--format={','.join(_FIELDS)}"],
-            timeout_s=timeout_s,
-        ))
+        rows = parse_sacct(
+            run_command(
+                [
+                    "sacct",
+                    "-n",
+                    "-P",
+                    "-X",
+                    "--name",
+                    wanted,
+                    "-S",
+                    "now-7days",
+                    f"--format={','.join(_FIELDS)}",
+                ],
+                timeout_s=timeout_s,
+            )
+        )
         found = {**{row.name: row.job_id.split("_")[0] for row in rows}, **found}
     return found

@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 COLUMNS = (
-    "wall_ns", "gpu", "gpu_utilisation_percent", "gpu_memory_used_bytes", "gpu_power_w", "gpu_temperature_c",
+    "wall_ns",
+    "gpu",
+    "gpu_utilisation_percent",
+    "gpu_memory_used_bytes",
+    "gpu_power_w",
+    "gpu_temperature_c",
     "gpu_sm_clock_mhz",
 )
 
@@ -42,26 +47,31 @@ class Gpu:
         """Number of GPUs."""
         return len(self._handles)
 
-    def _value(self, ask: Callable[[], float]) -> float:
+    def _value(self, ask: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return float(ask())
+            return ask(*arguments)
         except self._nvml.NVMLError:  # not supported by this device: recorded as not a number
-            return float("nan")
+            return None
 
     def samples(self) -> Iterator[dict[str, int | float]]:
         """One sample for each GPU; a counter that the device does not have is NaN (memory: -1)."""
         n = self._nvml
         for index, handle in enumerate(self._handles):
-            used = self._value(lambda h=handle: n.nvmlDeviceGetMemoryInfo(h).used)  # type: ignore[misc]
+            memory = self._value(n.nvmlDeviceGetMemoryInfo, handle)
+            use = self._value(n.nvmlDeviceGetUtilizationRates, handle)
+            power_mw = self._value(n.nvmlDeviceGetPowerUsage, handle)
             yield {
                 "wall_ns": time.time_ns(),
                 "gpu": index,
-                "gpu_utilisation_percent": self._value(
-                    lambda h=handle: n.nvmlDeviceGetUtilizationRates(h).gpu),  # type: ignore[misc]
-                "gpu_memory_used_bytes": int(used) if used == used else -1,
-                "gpu_power_w": self._value(lambda h=handle: n.nvmlDeviceGetPowerUsage(h) / 1000),  # type: ignore[misc]
-                "gpu_temperature_c": self._value(
-                    lambda h=handle: n.nvmlDeviceGetTemperature(h, n.NVML_TEMPERATURE_GPU)),  # type: ignore[misc]
-                "gpu_sm_clock_mhz": self._value(
-                    lambda h=handle: n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_SM)),  # type: ignore[misc]
+                "gpu_utilisation_percent": _number(use and use.gpu),
+                "gpu_memory_used_bytes": int(memory.used) if memory else -1,
+                "gpu_power_w": _number(power_mw) / 1000,
+                "gpu_temperature_c": _number(
+                    self._value(n.nvmlDeviceGetTemperature, handle, n.NVML_TEMPERATURE_GPU)
+                ),
+                "gpu_sm_clock_mhz": _number(self._value(n.nvmlDeviceGetClockInfo, handle, n.NVML_CLOCK_SM)),
             }
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)

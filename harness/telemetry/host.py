@@ -6,7 +6,12 @@ import os
 import time
 
 COLUMNS = (
-    "wall_ns", "cpu_percent", "load_1min", "memory_available_bytes", "memory_used_bytes", "network_sent_bytes",
+    "wall_ns",
+    "cpu_percent",
+    "load_1min",
+    "memory_available_bytes",
+    "memory_used_bytes",
+    "network_sent_bytes",
     "network_received_bytes",
 )
 

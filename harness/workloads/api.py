@@ -46,7 +46,7 @@ class Workload(Protocol):
     """A workload on one rank. ``step`` may return columns for the ``steps`` table of that step."""
 
     tables: Mapping[str, tuple[str, ...]]
-    """Tables it records and their columns, metrics of ``harness.model.metrics``; ``steps`` lists what ``step`` returns."""
+    """Tables it records and their columns, metrics of ``harness.model.metrics``; ``steps``: what ``step`` returns."""
 
     def setup(self, context: RankContext) -> None:
         """Join the world, allocate, seed. Raises WrongWorldSize when the world has another size."""

@@ -30,7 +30,7 @@ from harness.runtime import digest
 from harness.workloads.api import RankContext
 from harness.workloads.mpi_world import MpiWorld
 
-SERIAL_UPDATES = 10**9  # a few seconds
+SERIAL_UPDATES = 5 * 10**8  # one to five seconds
 SERIAL_CELLS = 2**26  # 1 GiB for two copies of the grid
 TILE_CELLS = 2**14  # temporaries of 128 KiB stay in the cache of a core
 
@@ -206,7 +206,9 @@ class MpiHalo(MpiWorld):
         self.context.check(
             "residual equals a single-rank run's",
             expected == observed and self.sweeps == self.steps == len(self.residuals),
-            repr(expected[-1]), repr(observed[-1]) if observed else "none", detail,
+            repr(expected[-1]),
+            repr(observed[-1]) if observed else "none",
+            detail,
         )
         if steps == self.steps:
             alone = digest.of(row_digests(grid[1:-1]))

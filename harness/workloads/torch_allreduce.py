@@ -65,17 +65,19 @@ class TorchAllReduce(TorchWorld):
         self.tallies = {size: _Tally() for size in self.sizes}
         self.hashes = {
             size: (torch.arange(size // ITEM_BYTES, dtype=torch.int64, device=self.device) * 40503 >> 4)
-            .remainder_(POSITIONS).to(torch.int32)
+            .remainder_(POSITIONS)
+            .to(torch.int32)
             for size in self.sizes
-        }  # h(i) mod 31, all that the formula needs of it
+        }  # h(i) mod 31
 
     def pattern(self, step: int, size: int) -> tuple[torch.Tensor, list[int]]:
         """p(i) for each element and w(r) for each rank."""
         draw = digest.number(self.context.seed, "allreduce", step, size)
         m, k = 1 + draw % (POSITIONS - 1), draw // 2**15 % POSITIONS
         u, v = 1 + draw // 2**30 % (WEIGHTS - 1), draw // 2**45 % WEIGHTS
-        p = 1 + (self.hashes[size] * m + k) % POSITIONS
-        return p.to(torch.float32), [1 + (rank * u + v) % WEIGHTS for rank in range(self.context.world)]
+        values = [1.0 + (h * m + k) % POSITIONS for h in range(POSITIONS)]  # p depends on h(i) mod 31 alone
+        p = torch.tensor(values, device=self.device).index_select(0, self.hashes[size])
+        return p, [1 + (rank * u + v) % WEIGHTS for rank in range(self.context.world)]
 
     def step(self, step: int) -> Mapping[str, int | float]:
         """All-reduce each size once."""
@@ -96,7 +98,7 @@ class TorchAllReduce(TorchWorld):
         """Count the elements that differ, and remember the first; NaN differs from everything."""
         tally = self.tallies[size]
         differs = observed != expected
-        wrong = int(differs.sum())
+        wrong = int(torch.count_nonzero(differs))
         if wrong and not tally.wrong:
             at = int(differs.to(torch.uint8).argmax())
             values = f"expected {float(expected[at]):.9g}, got {float(observed[at]):.9g}"
@@ -122,7 +124,10 @@ class TorchAllReduce(TorchWorld):
             if tally.last is None:
                 continue
             self.context.check(
-                f"all-reduce of {size} bytes: wrong elements", tally.wrong == 0, 0, tally.wrong,
+                f"all-reduce of {size} bytes: wrong elements",
+                tally.wrong == 0,
+                0,
+                tally.wrong,
                 f"{tally.first}{tally.steps} steps of {size // ITEM_BYTES} elements compared",
             )
             self.context.result(f"digest_{size}", digest.of(tally.last))

@@ -132,7 +132,7 @@ class TorchTrain(TorchWorld):
 
     def rehearse(self) -> None:
         """One backward pass whose gradients are dropped: DDP then arranges its buckets for good."""
-        self.loss_of(*self.batch_at(0)).backward()  # type: ignore[no-untyped-call]  # torch has none for it
+        torch.autograd.backward(self.loss_of(*self.batch_at(0)))
         self.optimizer.zero_grad()
 
     def step(self, step: int) -> Mapping[str, int | float]:
@@ -140,7 +140,7 @@ class TorchTrain(TorchWorld):
         if self.position != step and not self.misplaced:
             self.misplaced = f"step {step} consumed batch {self.position}"
         loss = self.loss_of(*self.batch_at(self.position))
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has none for it
+        torch.autograd.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.position += 1
@@ -184,8 +184,8 @@ class TorchTrain(TorchWorld):
         own = torch.load(folder / f"rank-{self.context.rank}.pt", map_location="cpu", weights_only=True)
         if (own["rank"], own["world"]) != (self.context.rank, self.context.world):
             raise ValueError(
-                f"{folder}: saved by rank {own['rank']} of {own['world']}, this is rank {self.context.rank} of "
-                f"{self.context.world}; random states and data positions are a rank's: restore as many"
+                f"{folder}: saved by rank {own['rank']} of {own['world']}, this is rank {self.context.rank} "
+                f"of {self.context.world}; random states and data positions are a rank's: restore as many"
             )
         shared = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
         self.model.load_state_dict(shared["model"])
@@ -209,15 +209,20 @@ class TorchTrain(TorchWorld):
             first = self.position - self.consumed
             expected = "step n consumed batch n"
             self.context.check(
-                "every batch once", not self.misplaced, expected, self.misplaced or expected,
+                "every batch once",
+                not self.misplaced,
+                expected,
+                self.misplaced or expected,
                 f"{self.consumed} batches consumed by this process, from position {first}",
             )
         everyone = self.gather(params)
         if everyone is not None:
             differ = [rank for rank, other in enumerate(everyone) if other != params]
             self.context.check(
-                "parameters equal on all ranks", not differ,
-                params, everyone[differ[0]] if differ else params,
+                "parameters equal on all ranks",
+                not differ,
+                params,
+                everyone[differ[0]] if differ else params,
                 f"ranks that differ from rank 0: {differ}" if differ else f"{len(everyone)} ranks compared",
             )
         self.leave()

@@ -37,13 +37,17 @@ groups:
 
 
 def harness(*arguments: object, cwd: Path | None = None, **more: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*HARNESS, *map(str, arguments)], cwd=cwd, text=True, capture_output=True, timeout=200, **more)
+    return subprocess.run(
+        [*HARNESS, *map(str, arguments)], cwd=cwd, text=True, capture_output=True, timeout=200, **more
+    )
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, "subprocess.CompletedProcess[str]"]]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Path, "subprocess.CompletedProcess[str]"]]:
     """A run that has ended, in a folder whose name has spaces and quotes; its driver was killed on the way."""
-    folder = tmp_path_factory.mktemp("local") / "it's a \"run\" folder"
+    folder = tmp_path_factory.mktemp("local") / 'it\'s a "run" folder'
     campaign = folder.parent / "small.yaml"
     campaign.write_text(CAMPAIGN)
     command = [*HARNESS, "run", str(campaign), "--site", "local", "--folder", str(folder)]
@@ -62,7 +66,10 @@ def test_a_killed_driver_goes_on_and_ends_with_exit_code_0(finished: Any) -> Non
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith(f"going on with {folder}\n")
     assert [line.split()[:2] for line in result.stdout.splitlines() if line.startswith("PASS")] == [
-        ["PASS", "halo/n2/r0"], ["PASS", "train/n2/r0/fault"], ["PASS", "train/n2/r0/twin"]]
+        ["PASS", "halo/n2/r0"],
+        ["PASS", "train/n2/r0/fault"],
+        ["PASS", "train/n2/r0/twin"],
+    ]
 
 
 def test_every_case_ran_exactly_once_to_its_end(finished: Any) -> None:
@@ -82,7 +89,10 @@ def test_the_fault_fired_where_it_was_aimed_and_has_its_three_facts(finished: An
         (fault,) = results.rows("faults")
         attempts = [a for a in results.rows("attempts") if a["case_id"] == fault["case_id"]]
     assert (fault["kind"], fault["requested_kind"], fault["target"]) == (
-        "node.kill_processes", "node.power_off", "local1")
+        "node.kill_processes",
+        "node.power_off",
+        "local1",
+    )
     assert (fault["requested"], fault["observed"], fault["healed"]) == (True, True, True)
     assert fault["requested_wall_ns"] <= fault["injected_wall_ns"] < fault["observed_wall_ns"]
     assert fault["injected_wall_ns"] < fault["first_step_wall_ns"] <= fault["recovered_wall_ns"]

@@ -51,7 +51,15 @@ def test_the_newest_checkpoint_is_restored_with_its_digest(tmp_path: Path) -> No
     saved = _save(tmp_path, 10, 10)
     assert saved == {"step": 10, "digest": "digest of 10", "bytes": 102, "path": "step-00000010.0.0"}
     assert _restore(tmp_path) == (
-        10, {"step": 10, "digest": "digest of 10", "committed_digest": "digest of 10", "path": "step-00000010.0.0"}, [])
+        10,
+        {
+            "step": 10,
+            "digest": "digest of 10",
+            "committed_digest": "digest of 10",
+            "path": "step-00000010.0.0",
+        },
+        [],
+    )
 
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
@@ -84,11 +92,17 @@ def _flip(path: Path) -> None:
         (lambda f: (f / "rank-0.json").write_text("1"), "rank-0.json of rank 0 is damaged"),
         (lambda f: (f / "rank-0.json").unlink(), "rank-0.json of rank 0 is missing"),
         (lambda f: (f / "manifest.json").unlink(), "its manifest cannot be read"),
-        (lambda f: (f / "manifest.json").write_text((f / "manifest.json").read_text().replace("10", "11", 1)),
-         "its manifest is damaged"),
+        (
+            lambda f: (f / "manifest.json").write_text(
+                (f / "manifest.json").read_text().replace("10", "11", 1)
+            ),
+            "its manifest is damaged",
+        ),
     ],
 )
-def test_a_damaged_one_is_refused_by_name_and_the_one_before_is_used(tmp_path: Path, damage: Any, why: str) -> None:
+def test_a_damaged_one_is_refused_by_name_and_the_one_before_is_used(
+    tmp_path: Path, damage: Any, why: str
+) -> None:
     _save(tmp_path, 5, 5)
     _save(tmp_path, 10, 10)
     damage(tmp_path / "step-00000010.0.0")
@@ -110,14 +124,21 @@ def test_when_all_are_damaged_the_reason_names_each_and_nothing_is_overwritten(t
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def test_a_state_that_is_not_the_committed_one_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_that_is_not_the_committed_one_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _save(tmp_path, 5, 5)
     monkeypatch.setattr(Alone, "restore", lambda self, folder: setattr(self, "value", 4))
-    with pytest.raises(CheckpointError, match="restored on rank 0 with digest digest of 4, but digest of 5 was committed"):
+    with pytest.raises(
+        CheckpointError, match="restored on rank 0 with digest digest of 4, but digest of 5 was committed"
+    ):
         _restore(tmp_path)
 
 
 def test_a_late_commit_of_an_older_start_comes_after_the_same_step_of_a_newer_one(tmp_path: Path) -> None:
     _save(tmp_path, 1, 10, restart=1)
     _save(tmp_path, 0, 10, restart=0)
-    assert [c.folder.name for c in checkpoint.committed(tmp_path)] == ["step-00000010.1.0", "step-00000010.0.0"]
+    assert [c.folder.name for c in checkpoint.committed(tmp_path)] == [
+        "step-00000010.1.0",
+        "step-00000010.0.0",
+    ]

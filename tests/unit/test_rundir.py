@@ -63,4 +63,9 @@ def test_the_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
     ledger.write(run, ledger.ENDED, "0000", facts={"state": "COMPLETED"})
     known = ledger.read(run)
     assert (sorted(known.submitting), known.submitted, known.refused, known.ended, known.calls) == (
-        ["0000", "0001"], {"0000": "12"}, {"0001": "bad account"}, {"0000": {"state": "COMPLETED"}}, 1)
+        ["0000", "0001"],
+        {"0000": "12"},
+        {"0001": "bad account"},
+        {"0000": {"state": "COMPLETED"}},
+        1,
+    )

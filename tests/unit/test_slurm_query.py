@@ -21,7 +21,9 @@ def test_sacct_rows_are_read_and_pending_arrays_expanded() -> None:
     assert query.parse_sacct(text) == [
         JobRow("12", "hh.a.0000", "COMPLETED", "0:0", "p[1-2]", "2026-01-01T00:00:00", "2026-01-01T00:01:00"),
         JobRow("13_0", "hh.a.0001", "NODE_FAIL", "1:0", "p3", "2026-01-01T00:00:00", "2026-01-01T00:01:00"),
-        JobRow("13_1", *pending), JobRow("13_2", *pending), JobRow("13_5", *pending),
+        JobRow("13_1", *pending),
+        JobRow("13_2", *pending),
+        JobRow("13_5", *pending),
     ]
 
 
@@ -34,7 +36,7 @@ def test_squeue_rows_are_read() -> None:
 
 def _fake(folder: Path, name: str, body: str) -> None:
     path = folder / name
-    path.write_text(f"#!/bin/bash\necho {name} \"$@\" >> {folder}/calls\n{body}\n")
+    path.write_text(f'#!/bin/bash\necho {name} "$@" >> {folder}/calls\n{body}\n')
     path.chmod(0o755)
 
 
@@ -48,9 +50,11 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_one_poll_of_many_jobs_is_one_call(fakes: Path) -> None:
     _fake(fakes, "sacct", 'echo "1|n|RUNNING|0:0|p1|s|e"')
     assert query.ask(["2", "1", "10", "1"], accounting=True, timeout_s=5) == [
-        JobRow("1", "n", "RUNNING", "0:0", "p1", "s", "e")]
+        JobRow("1", "n", "RUNNING", "0:0", "p1", "s", "e")
+    ]
     assert (fakes / "calls").read_text() == (
-        "sacct -n -P -X -j 1,2,10 --format=JobID,JobName,State,ExitCode,NodeList,Start,End\n")
+        "sacct -n -P -X -j 1,2,10 --format=JobID,JobName,State,ExitCode,NodeList,Start,End\n"
+    )
 
 
 def test_the_controller_is_asked_when_accounting_is_away(fakes: Path) -> None:
@@ -85,11 +89,25 @@ def test_a_missing_command_says_what_to_do(fakes: Path) -> None:
         run_command(["sbatchx"], timeout_s=1)
     assert str(caught.value) == (
         "sbatchx: command not found; is this a login node of a Slurm cluster? "
-        "Load Slurm's module, or use --site local, which needs no Slurm")
+        "Load Slurm's module, or use --site local, which needs no Slurm"
+    )
 
 
 def test_variables_that_would_change_slurms_clients_are_left_out() -> None:
-    given = {"SBATCH_PARTITION": "x", "SLURM_JOB_ID": "1", "SQUEUE_FORMAT": "x", "SACCT_FORMAT": "x", "SRUN_X": "1",
-             "SLURM_CONF": "/etc/slurm.conf", "HOME": "/root", "SLURM_TIME_FORMAT": "relative", "LC_ALL": "de_DE"}
+    given = {
+        "SBATCH_PARTITION": "x",
+        "SLURM_JOB_ID": "1",
+        "SQUEUE_FORMAT": "x",
+        "SACCT_FORMAT": "x",
+        "SRUN_X": "1",
+        "SLURM_CONF": "/etc/slurm.conf",
+        "HOME": "/root",
+        "SLURM_TIME_FORMAT": "relative",
+        "LC_ALL": "de_DE",
+    }
     assert clean_environment(given) == {
-        "SLURM_CONF": "/etc/slurm.conf", "HOME": "/root", "LC_ALL": "C", "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S"}
+        "SLURM_CONF": "/etc/slurm.conf",
+        "HOME": "/root",
+        "LC_ALL": "C",
+        "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S",
+    }

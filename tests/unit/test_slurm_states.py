@@ -36,8 +36,12 @@ def test_an_unknown_state_is_never_over(state: str) -> None:
 
 @pytest.mark.parametrize(
     ("printed", "kind"),
-    [("CANCELLED by 1000", Kind.ENDED_BY_PERSON), ("RUNNING+", Kind.ALIVE), ("completed", Kind.ENDED_WELL),
-     (" NODE_FAIL ", Kind.ENDED_BY_MACHINE)],
+    [
+        ("CANCELLED by 1000", Kind.ENDED_BY_PERSON),
+        ("RUNNING+", Kind.ALIVE),
+        ("completed", Kind.ENDED_WELL),
+        (" NODE_FAIL ", Kind.ENDED_BY_MACHINE),
+    ],
 )
 def test_what_clients_add_to_a_state_does_not_change_it(printed: str, kind: Kind) -> None:
     assert kind_of(printed) is kind

@@ -1,0 +1,88 @@
+"""The one figure that stands for a case, in words, with its number of samples.
+
+A figure that cannot be had is said so with the reason, never left blank and never guessed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis import collectives, recovery, text
+from analysis.load import CampaignResults, Row
+from analysis.series import Steps, slowest_rank, total
+from harness.store import Table
+
+
+def _judged_steps(results: CampaignResults, case: Row) -> tuple[Table, Steps] | str:
+    """Judged samples of ``steps`` and the slowest rank of each step, or why there are none."""
+    if results.completed(case["case_id"]) is None:
+        return f"no figure: {case['outcome'].replace('_', ' ') or 'not run'}"
+    if not results.has_samples(case["workload"], "steps"):
+        return "no figure: no steps recorded"
+    samples = results.judged(case["case_id"], "steps")
+    steps = slowest_rank(samples, "step_time_ns", case["ranks"])
+    if not len(steps):
+        return "no figure: no step that every rank reported"
+    return samples, steps
+
+
+def _rate(samples: Table, steps: Steps, column: str) -> float:
+    """Median over steps of the sum over ranks of ``column``, divided by the slowest rank's time; per s."""
+    times_s = steps.slowest / 1e9
+    done = total(samples, column, steps.step)
+    return float(np.median(done[times_s > 0] / times_s[times_s > 0])) if np.any(times_s > 0) else float("nan")
+
+
+def _step_time(steps: Steps) -> str:
+    return f"{text.seconds(float(np.median(steps.slowest)) / 1e9)} a step"
+
+
+def _of_allreduce(results: CampaignResults, case: Row) -> str:
+    if results.completed(case["case_id"]) is None:
+        return f"no figure: {case['outcome'].replace('_', ' ') or 'not run'}"
+    sizes = collectives.sizes(results, case)
+    measured = collectives.measure(results, case, sizes[-1]) if sizes else None
+    if measured is None:
+        return "no figure: no iteration that every rank reported"
+    bus = measured.bus_bandwidth_bytes_per_s
+    value, kind = (bus, "bus") if bus else (measured.algorithm_bandwidth_bytes_per_s, "algorithm")
+    size = text.size(measured.message_bytes)
+    return f"{text.si(value.median, 'B/s')} {kind} bandwidth at {size}, n={value.n}"
+
+
+def _of_steps(results: CampaignResults, case: Row) -> str:
+    found = _judged_steps(results, case)
+    if isinstance(found, str):
+        return found
+    samples, steps = found
+    words = _step_time(steps)
+    for column, noun in (("cell_updates", "cells"), ("tokens", "tokens")):
+        if column in samples:
+            rate = text.rate(_rate(samples, steps, column), noun)
+            words = f"{rate}, {words}" if column == "tokens" else f"{words}, {rate}"
+    return f"{words}, n={len(steps)}"
+
+
+def _of_faults(results: CampaignResults, case: Row) -> str:
+    """Time to recover (t8 - t1, the longest) and restarts."""
+    faults = results.of_case("faults", case["case_id"])
+    found = [recovery.of_fault(results, case, fault) for fault in faults]
+    times = [r.time_to_recover_s for r in found if r.time_to_recover_s is not None]
+    restarts = max(0, len(results.of_case("attempts", case["case_id"])) - 1)
+    number = text.count(len(found), "fault")
+    if not times:
+        return f"time to recover from {number} unknown, {text.count(restarts, 'restart')}"
+    return f"recovered from {number} in {text.seconds(max(times))}, {text.count(restarts, 'restart')}"
+
+
+def of_case(results: CampaignResults, case: Row) -> str:
+    """The key figure of a case.
+
+    Raises:
+        StoreError: the samples are damaged.
+    """
+    if results.of_case("faults", case["case_id"]):
+        return _of_faults(results, case)
+    if case["workload"] in collectives.OPERATIONS:
+        return _of_allreduce(results, case)
+    return _of_steps(results, case)

@@ -1,0 +1,299 @@
+"""What the report's template is given: plain values, arranged in the order in which the page tells them.
+
+Nothing is computed or judged here. Text is as the results file has it; the template escapes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from analysis import collectives, figures, recovery, scaling, text, timelines
+from analysis.load import CampaignResults, Row, names
+from analysis.summary import counts, exit_status
+from analysis.verdict import CaseVerdict
+from harness.model.event import RANK_STARTED
+from harness.model.verdict import Verdict
+from harness.store import HISTORY
+
+Words = dict[str, Any]
+
+SHOWN_CHECKS = 12  # of one case; those that failed first
+
+
+def _pretty(value: str) -> list[tuple[str, str]]:
+    """A JSON object as names and short values; what is not one is shown as it is."""
+    try:
+        found = json.loads(value) if value else {}
+    except ValueError:
+        return [("", value)]
+    if not isinstance(found, dict):
+        return [("", value)]
+    return [
+        (str(k), v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)) for k, v in found.items()
+    ]
+
+
+def hosts(rank_nodes: str) -> list[tuple[str, str]]:
+    """Which ranks ran on which host: ``[("n1", "0-3"), ("n2", "4-7")]``, by first rank."""
+    ranks: dict[str, list[int]] = {}
+    for rank, host in enumerate(names(rank_nodes)):
+        ranks.setdefault(host, []).append(rank)
+    return [(host, _spans(numbers)) for host, numbers in ranks.items()]
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+
+
+# --- summary and cases ---------------------------------------------------------------------------------------
+
+
+def headline(number: dict[str, int]) -> str:
+    """The one sentence above everything."""
+    total = sum(number.values())
+    if not total:
+        return "No case in this file"
+    if number[Verdict.FAIL.value]:
+        return f"{number[Verdict.FAIL.value]} of {text.count(total, 'case')} failed"
+    open_ = number[Verdict.UNKNOWN.value] + number[Verdict.INVALID.value]
+    if open_:
+        return f"Nothing failed, but {open_} of {text.count(total, 'case')} cannot be called a pass"
+    return "The case passes" if total == 1 else f"All {total} cases pass"
+
+
+def _attempt(attempt: Row) -> Words:
+    return {
+        **attempt,
+        "hosts": hosts(attempt["rank_nodes"]),
+        "allocation": ", ".join(names(attempt["nodes"])),
+        "steps": ", ".join(names(attempt["step_ids"])),
+        "duration": text.seconds(attempt["duration_ns"] / 1e9) if attempt["duration_ns"] >= 0 else "unknown",
+    }
+
+
+def _case(results: CampaignResults, number: int, case: Row, verdict: CaseVerdict) -> Words:
+    checks = results.of_case("checks", case["case_id"])
+    ordered = sorted(checks, key=lambda c: bool(c["passed"]))
+    twin = results.case(case["twin"]) if case["twin"] else None
+    return {
+        **case,
+        "anchor": f"case-{number}",
+        "verdict": verdict.verdict.value,
+        "css": verdict.verdict.name.lower().replace("_", "-"),
+        "key_figure": verdict.key_figure,
+        "why": verdict.why,
+        "evidence_lines": [_evidence(line) for line in verdict.evidence],
+        "attempt_rows": [_attempt(a) for a in results.of_case("attempts", case["case_id"])],
+        "check_rows": ordered[:SHOWN_CHECKS],
+        "more_checks": max(0, len(ordered) - SHOWN_CHECKS),
+        "param_rows": _pretty(case["params"]),
+        "twin_label": twin["label"] if twin else case["twin"],
+    }
+
+
+def _evidence(line: str) -> tuple[str, str]:
+    """A line of evidence as css class and words."""
+    for verdict in Verdict:
+        if line.startswith(f"{verdict.value}: "):
+            return verdict.name.lower().replace("_", "-"), line.removeprefix(f"{verdict.value}: ")
+    return "info", line
+
+
+def _groups(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> list[Words]:
+    groups: dict[tuple[str, str], list[Words]] = {}
+    for number, (case, verdict) in enumerate(zip(results.cases, verdicts, strict=True)):
+        groups.setdefault((case["group"], case["workload"]), []).append(_case(results, number, case, verdict))
+    return [{"name": name, "workload": workload, "cases": rows} for (name, workload), rows in groups.items()]
+
+
+def _summary(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> Words:
+    number = counts(verdicts)
+    total = max(1, len(verdicts))
+    tiles = [
+        {
+            "verdict": v.value,
+            "css": v.name.lower().replace("_", "-"),
+            "count": number[v.value],
+            "share": 100 * number[v.value] / total,
+        }
+        for v in (Verdict.PASS, Verdict.FAIL, Verdict.INVALID, Verdict.UNKNOWN, Verdict.WITHIN_NOISE)
+        if number[v.value] or v in (Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN)
+    ]
+    return {
+        "headline": headline(number),
+        "tiles": tiles,
+        "exit_code": exit_status(verdicts),
+        "total": len(verdicts),
+    }
+
+
+# --- figures with their tables -------------------------------------------------------------------------------
+
+
+def _scaling(results: CampaignResults) -> list[Words]:
+    return [
+        {
+            "series": s,
+            "time": Markup(figures.scaling_time(s)) if s.points else "",
+            "efficiency": Markup(figures.scaling_efficiency(s)) if s.points else "",
+            "fits": [
+                {"fit": f, "words": scaling.parameter_words(f), "best": f.law == s.best} for f in s.fits
+            ],
+            "has_intervals": any(p.interval_s for p in s.points),
+        }
+        for s in scaling.analyse(results)
+    ]
+
+
+def _collectives(results: CampaignResults) -> Words:
+    found = collectives.analyse(results)
+    curves = [
+        (name, Markup(draw(found, name)))
+        for name in dict.fromkeys(m.operation for m in found)
+        for draw in (figures.collective_bandwidth, figures.collective_time)
+    ]
+    return {"rows": found, "curves": curves}
+
+
+def _recovery(results: CampaignResults) -> Words:
+    found = recovery.analyse(results)
+    stories = []
+    for r in found:
+        facts = (
+            ("requested", r.requested, r.stamp("t0")),
+            ("observed", r.observed, r.stamp("t1v")),
+            ("healed", r.healed, r.stamp("healed")),
+        )
+        stories.append({
+            "r": r,
+            "facts": facts,
+            "figure": Markup(timelines.recovery_timeline(results, r)),
+            "attempts": [_attempt(a) for a in results.of_case("attempts", r.case_id)],
+        })  # fmt: skip
+    return {"stories": stories, "overview": recovery.overview(found)}
+
+
+def _step_times(results: CampaignResults) -> list[Words]:
+    groups: dict[str, list[Row]] = {}
+    for case in results.cases:
+        groups.setdefault(case["group"], []).append(case)
+    found = []
+    for name, cases in groups.items():
+        drawn = figures.step_times(results, cases)
+        if drawn:
+            found.append(
+                {"name": name, "figure": Markup(drawn), "more": max(0, len(cases) - figures.MAXIMUM_CASES)}
+            )
+    return found
+
+
+# --- where, telemetry, provenance ----------------------------------------------------------------------------
+
+
+def _where(results: CampaignResults) -> Words:
+    labels = {case["case_id"]: case["label"] for case in results.cases}
+    rows = [{**_attempt(a), "label": labels.get(a["case_id"], a["case_id"])} for a in results.attempts]
+    return {"figure": Markup(timelines.where_it_ran(results)), "attempts": rows}
+
+
+def _telemetry(results: CampaignResults) -> Words:
+    absent: dict[tuple[str, str], list[str]] = {}
+    for row in results.telemetry_absent:
+        absent.setdefault((row["what"], row["reason"]), []).append(row["node"])
+    return {
+        "plots": [(words, Markup(drawn)) for words, drawn in timelines.telemetry(results)],
+        "absent": [(what, reason, nodes) for (what, reason), nodes in absent.items()],
+    }
+
+
+def _versions(results: CampaignResults) -> list[tuple[str, str]]:
+    """Versions as the ranks themselves said: name -> every value that was seen, with how many ranks said it."""
+    seen: dict[str, dict[str, int]] = {}
+    for event in results.events:
+        if event["kind"] != RANK_STARTED:
+            continue
+        said = dict(_pretty(event["data"])).get("versions", "")
+        for name, value in _pretty(said):
+            values = seen.setdefault(name, {})
+            values[value] = values.get(value, 0) + 1
+    return [
+        (
+            name,
+            next(iter(values))
+            if len(values) == 1
+            else "; ".join(f"{v} ({n} ranks)" for v, n in values.items()),
+        )
+        for name, values in seen.items()
+    ]
+
+
+def _jobs(results: CampaignResults) -> Words:
+    scripts: dict[str, Words] = {}
+    for job in results.jobs:
+        entry = scripts.setdefault(
+            job["script"], {"script": job["script"], "sha": job["script_sha256"], "jobs": []}
+        )
+        entry["jobs"].append(job["job_key"])
+    return {"rows": results.jobs, "scripts": list(scripts.values())}
+
+
+def _provenance(results: CampaignResults) -> list[tuple[str, str]]:
+    created, collected = (results.attributes.get(n) for n in ("created_wall_ns", "collected_wall_ns"))
+    return [
+        ("campaign", results.text("campaign")),
+        ("run", results.text("run_id")),
+        ("site", f"{results.text('site')} ({results.text('site_kind')})"),
+        ("launcher", results.text("launcher")),
+        ("Slurm", results.text("slurm_version")),
+        ("harness", results.text("harness_version")),
+        ("git commit", results.text("git_commit")),
+        ("planned", text.instant(created if isinstance(created, int) else 0)),
+        ("collected", text.instant(collected if isinstance(collected, int) else 0)),
+        ("file schema", f"version {max(HISTORY)} or older, read from {results.path.name}"),
+    ]
+
+
+def contents(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> Words:
+    """Everything the template shows.
+
+    Raises:
+        StoreError: samples of the file are damaged.
+    """
+    collected = results.attributes.get("collected_wall_ns")
+    return {
+        "campaign": results.text("campaign"),
+        "description": str(results.attributes.get("description") or ""),
+        "run_id": results.text("run_id"),
+        "site": results.text("site"),
+        "collected": text.instant(collected if isinstance(collected, int) else 0),
+        "slurm_version": results.text("slurm_version"),
+        "local": results.text("launcher") == "local",
+        "emulated": bool(results.flag("emulated")),
+        "oversubscribed": bool(results.flag("oversubscribed")),
+        "stamp": results.stamp,
+        "summary": _summary(results, verdicts),
+        "groups": _groups(results, verdicts),
+        "scaling": _scaling(results),
+        "collectives": _collectives(results),
+        "recovery": _recovery(results),
+        "step_times": _step_times(results),
+        "where": _where(results),
+        "telemetry": _telemetry(results),
+        "jobs": _jobs(results),
+        "provenance": _provenance(results),
+        "versions": _versions(results),
+        "environment": _pretty(str(results.attributes.get("environment") or "")),
+        "command": results.text("command"),
+        "campaign_yaml": str(results.attributes.get("campaign_yaml") or ""),
+        "site_yaml": str(results.attributes.get("site_yaml") or ""),
+    }

@@ -1,0 +1,199 @@
+"""Rules that prove a recovery: each fault's three facts, the digest of what was restored, the twin's answer.
+
+They are METRICS.md's ("A fault counts when", "Recovery is correct when"). Where a record is missing the
+answer is unknown or invalid; nothing is inferred from another fact.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from analysis import text
+from analysis.load import Row
+from analysis.recovery import of_fault
+from analysis.view import Finding, View, data, fault_name
+from harness.model.attempt import COMPLETED
+from harness.model.event import CHECKPOINT_COMMITTED, CHECKPOINT_REFUSED, CHECKPOINT_RESTORED, FAULT_REFUSED
+from harness.model.verdict import Verdict
+
+# Where a case is not declared deterministic, numbers of its answer may differ from the twin's by this share.
+TOLERANCE = 1e-6
+_MISSING = object()
+
+# --- faults -------------------------------------------------------------------------------------------------
+
+
+def _refusal(view: View, fault_id: str) -> str:
+    """Why a fault was refused, or empty."""
+    for event in view.of_kind(FAULT_REFUSED):
+        said = data(event)
+        if said.get("fault_id") == fault_id:
+            return str(said.get("why") or said.get("evidence") or "no reason recorded")
+    return ""
+
+
+def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
+    fault_id = declared["fault_id"]
+    refusal = _refusal(view, fault_id)
+    rows = [f for f in view.faults if f["fault_id"] == fault_id]
+    if not rows or not rows[0]["requested"]:
+        name = f"fault {fault_id} ({declared['kind']} at step {declared['at_step']})"
+        if refusal:
+            return [Finding(Verdict.INVALID, f"{name} was refused: {refusal}")]
+        if view.completed:
+            return [Finding(Verdict.INVALID, f"{name} was never requested")]
+        return [Finding(None, f"{name} was not due before it ended")] if view.attempts else []
+    fault = rows[0]
+    name = fault_name(fault)
+    found = []
+    if fault["requested_kind"] != fault["kind"]:
+        found.append(Finding(None, f"{name} stands in for {fault['requested_kind']}, as the campaign allows"))
+    if not fault["observed"]:
+        because = f": {refusal}" if refusal else ""
+        words = f"{name} was requested, but its effect was not observed{because}"
+        return [*found, Finding(Verdict.INVALID, words)]
+    if not fault["healed"]:
+        because = f" ({refusal})" if refusal else ""
+        found.append(Finding(Verdict.FAIL, f"{name} was not healed, which ends the campaign{because}"))
+    if fault["expect"] != "recovered" or not view.completed:
+        return [
+            *found,
+            Finding(None, f"{name}: requested, observed" + (", healed" if fault["healed"] else "")),
+        ]
+    if fault["recovered_wall_ns"] <= 0:
+        words = f"did not recover from {name}: it never passed the step reached before"
+        return [*found, Finding(Verdict.FAIL, words)]
+    if fault["healed"]:
+        took_s = of_fault(view.results, view.case, fault).time_to_recover_s
+        took = "after an unknown time" if took_s is None else f"in {text.seconds(took_s)}"
+        found.append(Finding(Verdict.PASS, f"{name} requested, observed, healed; recovered {took}"))
+    return found
+
+
+def faults(view: View) -> list[Finding]:
+    """The three facts of each declared fault: requested, observed, healed; and whether it recovered."""
+    return [finding for declared in view.declared for finding in _one_fault(view, declared)]
+
+
+# --- the twin -----------------------------------------------------------------------------------------------
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _equal(mine: Any, other: Any, exactly: bool) -> bool | None:
+    """Whether two answers agree; None when that cannot be said (a digest without bit-exactness)."""
+    if json.dumps(mine, sort_keys=True) == json.dumps(other, sort_keys=True):
+        return True
+    if exactly:
+        return False
+    a, b = _number(mine), _number(other)
+    return None if a is None or b is None else math.isclose(a, b, rel_tol=TOLERANCE)
+
+
+def _compared(key: tuple[str, int], a: Any, b: Any, label: str, exactly: bool) -> Finding | None:
+    """What one answer says against the twin's, None when they agree."""
+    name, rank = key
+    if a is _MISSING or b is _MISSING:
+        who = "it" if a is _MISSING else f"its twin {label}"
+        return Finding(Verdict.UNKNOWN, f"{who} recorded no answer {name} of rank {rank}")
+    same = _equal(a, b, exactly)
+    if same:
+        return None
+    values = f"{text.one_line(json.dumps(a), 80)}, twin {label} has {text.one_line(json.dumps(b), 80)}"
+    if same is None:
+        words = f"{name} of rank {rank} differs, but the case is not deterministic: {values}"
+        return Finding(Verdict.UNKNOWN, words)
+    return Finding(Verdict.FAIL, f"{name} of rank {rank} differs from its twin: {values}")
+
+
+def twin(view: View) -> list[Finding]:
+    """Whether every answer equals that of the undisturbed twin: same name, same rank."""
+    if not view.case["twin"] or not view.completed:
+        return []
+    row = view.results.case(view.case["twin"])
+    if row is None:
+        return [Finding(Verdict.UNKNOWN, f"its twin {view.case['twin']} is not in this file")]
+    other = View.of(view.results, row)
+    if not other.completed:
+        return [Finding(Verdict.UNKNOWN, f"its twin {row['label']} did not complete ({other.outcome})")]
+    mine, theirs = view.answers(), other.answers()
+    if not mine and not theirs:
+        return [Finding(Verdict.UNKNOWN, f"neither it nor its twin {row['label']} recorded an answer")]
+    exactly = bool(view.case["deterministic"])
+    compared = (
+        _compared(key, mine.get(key, _MISSING), theirs.get(key, _MISSING), row["label"], exactly)
+        for key in sorted(mine.keys() | theirs.keys())
+    )
+    found = [finding for finding in compared if finding is not None]
+    if found:
+        return found
+    how = "bit for bit" if exactly else f"within {TOLERANCE:g}"
+    words = f"{text.count(len(mine), 'answer')} equal to those of its twin {row['label']}, {how}"
+    return [Finding(Verdict.PASS, words)]
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+
+def _source(view: View, restored: Row) -> str:
+    """Digest that was committed for what an event says was restored; empty when nobody recorded it.
+
+    From the newest commit of that step and rank, of the same path where both name one; else from the manifest
+    on shared storage, as far as the event quotes it (``committed_digest``).
+    """
+    wanted = data(restored)
+    found = [
+        said
+        for event in view.of_kind(CHECKPOINT_COMMITTED)
+        if event["rank"] == restored["rank"] and event["attempt"] <= restored["attempt"]
+        for said in [data(event)]
+        if said.get("step") == wanted["step"]
+    ]
+    same_path = [said for said in found if wanted.get("path") and said.get("path") == wanted["path"]]
+    if same_path or found:
+        return str((same_path or found)[-1].get("digest") or "")
+    return str(wanted.get("committed_digest") or "")
+
+
+def checkpoints(view: View) -> list[Finding]:
+    """Whether each state that was restored has the digest that was committed for that step and rank."""
+    notes = [
+        Finding(None, f"a checkpoint was refused, an older one was tried: {data(e).get('why', '')}")
+        for e in view.of_kind(CHECKPOINT_REFUSED)
+    ]
+    found: list[Finding] = []
+    proved: dict[int, set[int]] = {}
+    for event in view.of_kind(CHECKPOINT_RESTORED):
+        said = data(event)
+        name = f"checkpoint of step {said['step']} on rank {event['rank']}"
+        committed = _source(view, event)
+        if not said.get("digest"):
+            found.append(Finding(Verdict.UNKNOWN, f"{name} was restored without recording a digest"))
+        elif not committed:
+            found.append(Finding(Verdict.UNKNOWN, f"{name} was restored, but nobody recorded committing it"))
+        elif said["digest"] != committed:
+            words = f"{name}: restored digest {said['digest']}, committed {committed}"
+            found.append(Finding(Verdict.FAIL, words))
+        else:
+            proved.setdefault(event["attempt"], set()).add(event["rank"])
+    for attempt in view.attempts:
+        if attempt["restored_step"] < 0 or attempt["outcome"] != COMPLETED or found:
+            continue
+        ranks = proved.get(attempt["index"], set())
+        missing = sorted(set(range(view.case["ranks"])) - ranks)
+        if missing:
+            words = f"attempt {attempt['index']} began from a checkpoint, but rank {missing[0]} recorded none"
+            found.append(Finding(Verdict.UNKNOWN, words))
+        else:
+            words = f"state of step {attempt['restored_step']} restored on {text.count(len(ranks), 'rank')}"
+            found.append(Finding(Verdict.PASS, f"{words} with the digest that was committed"))
+    return notes + found

@@ -1,0 +1,289 @@
+"""Recovery: what each fault did to its case, when, and what it cost.
+
+Stamps and durations are those of METRICS.md: everything is told relative to t1, when the call that produces
+the effect returned. The stamps come from several hosts' wall clocks; a duration that is negative is shown as
+invalid and never as a number. Nothing is inferred: a stamp that nobody recorded is unknown.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis import text
+from analysis.commandline import main as run
+from analysis.load import CampaignResults, Row, names
+
+# Stamp, column of /faults, words.
+STAMPS = (
+    ("t0", "requested_wall_ns", "requested"),
+    ("t1", "injected_wall_ns", "injected"),
+    ("t1v", "observed_wall_ns", "effect observed"),
+    ("t2", "detected_wall_ns", "detected"),
+    ("t7", "first_step_wall_ns", "first new step"),
+    ("t8", "recovered_wall_ns", "recovered: past the highest step before"),
+    ("healed", "healed_wall_ns", "healed"),
+)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """One instant; ``after_s`` is relative to t1, None with the reason in ``why``."""
+
+    name: str
+    words: str
+    wall_ns: int
+    after_s: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Work that was done twice: steps, and rank-seconds by METRICS.md's definition; None when unknown."""
+
+    steps: int | None
+    first_step: int
+    last_step: int
+    rank_s: float | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """One declared fault of one case, with what became of it."""
+
+    case_id: str
+    label: str
+    fault_id: str
+    kind: str
+    requested_kind: str
+    target: str
+    at_step: int
+    expect: str
+    requested: bool
+    observed: bool
+    healed: bool
+    stamps: tuple[Stamp, ...]
+    detection_s: float | None  # t2 - t1
+    time_to_restart_s: float | None  # t7 - t1
+    time_to_recover_s: float | None  # t8 - t1, MTTR
+    restarts: int  # attempts after the one that was hit
+    hit_attempt: int
+    lost: Lost
+    evidence: tuple[tuple[str, str], ...]
+
+    def stamp(self, name: str) -> Stamp:
+        """The stamp of that name."""
+        return next(s for s in self.stamps if s.name == name)
+
+
+def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson score interval of a proportion, 95 % by default (Wilson 1927); (0, 1) when nothing was tried."""
+    if trials <= 0:
+        return 0.0, 1.0
+    p, zz = successes / trials, z * z / trials
+    centre = (p + zz / 2) / (1 + zz)
+    half = z / (1 + zz) * math.sqrt(p * (1 - p) / trials + zz / (4 * trials))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def clock_offsets(results: CampaignResults) -> dict[str, int]:
+    """For each host, wall minus monotonic clock in ns: the median over its events."""
+    offsets: dict[str, list[int]] = {}
+    for event in results.events:
+        if event["wall_ns"] > 0 and event["mono_ns"] > 0:
+            offsets.setdefault(event["host"], []).append(event["wall_ns"] - event["mono_ns"])
+    return {host: int(np.median(np.asarray(values))) for host, values in offsets.items()}
+
+
+def _stamps(fault: Row) -> tuple[Stamp, ...]:
+    origin = fault["injected_wall_ns"]
+    found = []
+    for name, column, words in STAMPS:
+        wall = int(fault[column])
+        after: float | None = (wall - origin) / 1e9
+        why = ""
+        if wall <= 0:
+            after, why = None, "not recorded"
+        elif origin <= 0:
+            after, why = None, "when it was injected is not recorded"
+        elif wall < origin and name != "t0":
+            early = text.seconds((origin - wall) / 1e9)
+            after, why = None, f"invalid: {early} before the injection, so the clocks disagree"
+        found.append(Stamp(name, words, wall, after, why))
+    return tuple(found)
+
+
+def _lost(results: CampaignResults, case: Row, fault: Row) -> Lost:
+    """Steps of the attempt that was hit and that the next one did again, by the ranks' own samples."""
+    unknown = Lost(None, -1, -1, None, "")
+    attempts = results.of_case("attempts", case["case_id"])
+    later = [a for a in attempts if a["index"] > fault["attempt"]]
+    hit = [a for a in attempts if a["index"] == fault["attempt"]]
+    if not hit or not later:
+        return Lost(None, -1, -1, None, "no attempt followed")
+    if not results.has_samples(case["workload"], "steps"):
+        return unknown
+    samples = results.case_samples(case["case_id"], "steps", all_attempts=True)
+    index = results.attempt_index(samples["attempt"])
+    again = later[0]["first_step"]
+    broken = (index == fault["attempt"]) & (samples["step"] >= again)
+    if not np.any(index == fault["attempt"]):
+        return Lost(None, -1, -1, None, "no sample of the attempt that was hit")
+    typical_s = float(np.median(samples["step_time_ns"][index == fault["attempt"]])) / 1e9
+    partial_s, words = _partial_step_s(results, samples, index, case, fault)
+    last = int(np.max(samples["step"][broken])) if np.any(broken) else again - 1
+    rank_s = int(np.sum(broken)) * typical_s + partial_s
+    return Lost(last - again + 1, int(again), last, rank_s, words)
+
+
+def _partial_step_s(
+    results: CampaignResults, samples: dict[str, Any], index: Any, case: Row, fault: Row
+) -> tuple[float, str]:
+    """Rank-seconds between each rank's last finished step and t1, where the rank's host clock is known."""
+    if fault["injected_wall_ns"] <= 0:
+        return 0.0, "partial step not included: when it was injected is not recorded"
+    offsets = clock_offsets(results)
+    spent, missing = 0.0, 0
+    for rank in range(case["ranks"]):
+        mine = (index == fault["attempt"]) & (samples["rank"] == rank)
+        if not np.any(mine):
+            missing += 1
+            continue
+        node = int(samples["node"][mine][-1])
+        host = results.nodes[node] if 0 <= node < len(results.nodes) else ""
+        if host not in offsets:
+            missing += 1
+            continue
+        end_ns = int(np.max(samples["start_mono_ns"][mine] + samples["step_time_ns"][mine])) + offsets[host]
+        spent += max(0.0, (fault["injected_wall_ns"] - end_ns) / 1e9)
+    words = "partial step included"
+    return spent, words if not missing else f"{words}, but for {text.count(missing, 'rank')} without a clock"
+
+
+def _evidence(fault: Row) -> tuple[tuple[str, str], ...]:
+    try:
+        data = json.loads(fault["evidence"]) if fault["evidence"] else {}
+    except ValueError:
+        return (("evidence", fault["evidence"]),)
+    if not isinstance(data, dict):
+        return (("evidence", fault["evidence"]),)
+    return tuple((str(k), v if isinstance(v, str) else json.dumps(v)) for k, v in data.items())
+
+
+def of_fault(results: CampaignResults, case: Row, fault: Row) -> Recovery:
+    """The story of one row of /faults."""
+    stamps = _stamps(fault)
+    after = {s.name: s.after_s for s in stamps}
+    attempts = results.of_case("attempts", case["case_id"])
+    return Recovery(
+        case["case_id"],
+        case["label"],
+        fault["fault_id"],
+        fault["kind"],
+        fault["requested_kind"],
+        fault["target"],
+        fault["at_step"],
+        fault["expect"],
+        fault["requested"],
+        fault["observed"],
+        fault["healed"],
+        stamps,
+        after["t2"],
+        after["t7"],
+        after["t8"],
+        sum(a["index"] > fault["attempt"] for a in attempts),
+        fault["attempt"],
+        _lost(results, case, fault),
+        _evidence(fault),
+    )
+
+
+def analyse(results: CampaignResults) -> tuple[Recovery, ...]:
+    """Every fault of the file whose case the file knows, in the file's order."""
+    pairs = ((results.case(fault["case_id"]), fault) for fault in results.faults)
+    return tuple(of_fault(results, case, fault) for case, fault in pairs if case is not None)
+
+
+def _words(results: CampaignResults, r: Recovery) -> str:
+    asked = f" (asked for: {r.requested_kind})" if r.requested_kind != r.kind else ""
+    facts = ", ".join(
+        ("" if yes else "NOT ") + word
+        for word, yes in (("requested", r.requested), ("observed", r.observed), ("healed", r.healed))
+    )
+    lines = [
+        f"{r.label}: {r.fault_id}, {r.kind}{asked} on {r.target or 'nothing'} at step {r.at_step}, "
+        f"expected: {r.expect}",
+        f"  {facts}",
+    ]
+    for s in r.stamps:
+        value = f"{s.after_s:+.3f} s" if s.after_s is not None else s.why
+        lines.append(f"  {s.name:<7}{s.words:<42}{value}")
+    for name, value_s in (
+        ("detection latency", r.detection_s),
+        ("time to restart", r.time_to_restart_s),
+        ("time to recover", r.time_to_recover_s),
+    ):
+        lines.append(f"  {name:<49}{text.seconds(value_s) if value_s is not None else 'unknown'}")
+    if r.lost.steps is not None and r.lost.rank_s is not None:
+        lines.append(
+            f"  {'lost work':<49}{text.count(r.lost.steps, 'step')}, {r.lost.rank_s:.3f} rank-seconds "
+            f"({r.lost.words})"
+        )
+    else:
+        lines.append(f"  {'lost work':<49}unknown {r.lost.words}")
+    for a in results.of_case("attempts", r.case_id):
+        nodes = ",".join(names(a["nodes"]))
+        lines.append(
+            f"  attempt {a['index']} (job {a['slurm_job_id'] or '-'}) on {nodes}: steps {a['first_step']} to "
+            f"{a['last_step']}, {a['outcome']}: {a['reason']}"
+        )
+    return "\n".join(text.clean(line).replace("\n", " ") for line in lines)
+
+
+def overview(found: Sequence[Recovery]) -> dict[str, Any]:
+    """Over all faults: how many were observed, recovered (with Wilson interval), and times to recover in s.
+
+    A fault that was not observed is not counted; one that never recovered is counted as censored.
+    """
+    counted = [r for r in found if r.observed and r.expect == "recovered"]
+    times = [r.time_to_recover_s for r in counted if r.time_to_recover_s is not None]
+    low, high = wilson(len(times), len(counted))
+    data: dict[str, Any] = {
+        "faults": len(found),
+        "counted": len(counted),
+        "recovered": len(times),
+        "never_recovered": len(counted) - len(times),
+        "rate_95": [low, high],
+    }
+    if times:
+        data["time_to_recover_s"] = {
+            "p50": float(np.percentile(times, 50)),
+            "p95": float(np.percentile(times, 95)),
+            "max": max(times),
+            "n": len(times),
+        }
+    return data
+
+
+def _act(results: CampaignResults) -> tuple[Any, str, int]:
+    found = analyse(results)
+    data = {"overview": overview(found), "faults": [asdict(r) for r in found]}
+    if not found:
+        return data, "no fault was declared, or none left a record", 0
+    return data, "\n\n".join(_words(results, r) for r in found), 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m analysis.recovery results.h5 [--json]``."""
+    return run("recovery", "Faults: the three facts, the time line, and what was lost.", _act, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

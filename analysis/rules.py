@@ -1,0 +1,177 @@
+"""The rules of judgement, one function each: a case's records in, findings out. ``RULES`` is all of them.
+
+A rule never looks at another rule's findings, and none decides alone: ``analysis.verdict`` takes the worst. A
+finding without a verdict is information. Where evidence is missing a rule says so; it never assumes.
+"""
+
+from __future__ import annotations
+
+import json
+
+from analysis import gates, text
+from analysis.proofs import checkpoints, faults, twin
+from analysis.view import Finding, Rule, View, data, fault_name
+from harness.model.attempt import COMPLETED, FAILED, LOST, NODE_LOST
+from harness.model.event import RANK_RAISED, WORLD_WRONG
+from harness.model.verdict import Verdict
+
+# Beginnings of the states of a Slurm job that is not over: its case may still recover.
+ALIVE = (
+    "PENDING",
+    "RUNNING",
+    "REQUEUE",
+    "CONFIGURING",
+    "COMPLETING",
+    "SUSPENDED",
+    "RESIZING",
+    "SIGNALING",
+    "STAGE",
+)
+
+
+def _cause(view: View) -> str:
+    """The first words of the rank that raised in the last attempt, where one did."""
+    for event in view.of_kind(RANK_RAISED):
+        if event["attempt"] == view.attempts[-1]["index"]:
+            return f"; rank {event['rank']} on {event['host']}: {data(event).get('error', 'no words')}"
+    return ""
+
+
+def _still_alive(view: View) -> bool:
+    key = view.attempts[-1]["job_key"]
+    states = [job["state"].upper() for job in view.results.jobs if job["job_key"] == key]
+    return any(state.startswith(ALIVE) for state in states)
+
+
+def _completed(view: View) -> Finding:
+    last, to_fail = view.attempts[-1], view.observed("failed")
+    if to_fail is not None:
+        return Finding(Verdict.FAIL, f"{fault_name(to_fail)} was declared to fail it, but it completed")
+    final = view.case["steps"] - 1
+    if 0 <= last["last_step"] < final:
+        words = f"it says completed, but its last step is {last['last_step']} and not {final}"
+        return Finding(Verdict.UNKNOWN, words)
+    return Finding(
+        None, f"completed in attempt {last['index']}, {text.count(len(view.attempts), 'attempt')} in all"
+    )
+
+
+def ended(view: View) -> list[Finding]:
+    """How the last attempt ended, against what was declared."""
+    if not view.attempts:
+        reason = view.case["reason"]
+        return [Finding(Verdict.UNKNOWN, "it was not run" + (f": {reason}" if reason else ""))]
+    if view.completed:
+        return [_completed(view)]
+    reason = (view.attempts[-1]["reason"] or view.case["reason"] or "no reason recorded") + _cause(view)
+    to_fail, to_recover = view.observed("failed"), view.observed("recovered")
+    if view.failed_as_declared and to_fail is not None:
+        return [Finding(Verdict.PASS, f"ended as declared after {fault_name(to_fail)}: {reason}")]
+    if view.outcome == FAILED:
+        return [Finding(Verdict.FAIL, f"failed: {reason}")]
+    if to_recover is not None and view.outcome in (NODE_LOST, LOST) and not _still_alive(view):
+        return [Finding(Verdict.FAIL, f"did not recover from {fault_name(to_recover)}: {reason}")]
+    if view.outcome == NODE_LOST:
+        return [Finding(Verdict.UNKNOWN, f"the machine took it: {reason}")]
+    return [Finding(Verdict.UNKNOWN, f"{view.outcome.replace('_', ' ') or 'not ended'}: {reason}")]
+
+
+def where_it_ran(view: View) -> list[Finding]:
+    """Whether the ranks of the completed attempt were as many, and on as many nodes, as the case asks."""
+    wrong = view.of_kind(WORLD_WRONG)
+    if wrong:
+        said = data(wrong[0]).get("message", "no words")
+        return [Finding(Verdict.FAIL, f"the world had the wrong size on rank {wrong[0]['rank']}: {said}")]
+    hosts = json.loads(view.attempts[-1]["rank_nodes"] or "[]") if view.completed else []
+    if not hosts:
+        return []
+    if len(hosts) != view.case["ranks"]:
+        words = f"hosts are recorded for {text.count(len(hosts), 'rank')}, the case has {view.case['ranks']}"
+        return [Finding(Verdict.UNKNOWN, words)]
+    if view.results.text("launcher") == "slurm" and len(set(hosts)) != view.case["nodes"]:
+        words = (
+            f"its ranks ran on {text.count(len(set(hosts)), 'node')}, the case asks for {view.case['nodes']}"
+        )
+        return [Finding(Verdict.UNKNOWN, words)]
+    return [Finding(None, f"{text.count(len(hosts), 'rank')} on {', '.join(dict.fromkeys(hosts))}")]
+
+
+def checks(view: View) -> list[Finding]:
+    """Every check the workload made of its own answer."""
+    found = []
+    for c in view.checks:
+        if not c["passed"]:
+            detail = f" ({c['detail']})" if c["detail"] else ""
+            values = (
+                f"expected {text.one_line(c['expected'], 120)}, observed {text.one_line(c['observed'], 120)}"
+            )
+            found.append(
+                Finding(Verdict.FAIL, f"check {c['name']!r} failed on rank {c['rank']}: {values}{detail}")
+            )
+    if view.checks and not found:
+        ranks = len({c["rank"] for c in view.checks})
+        verb = "holds" if len(view.checks) == 1 else "hold"
+        words = f"{text.count(len(view.checks), 'check')} of the answer {verb} on {text.count(ranks, 'rank')}"
+        found.append(Finding(Verdict.PASS, words))
+    return found
+
+
+def answered(view: View) -> list[Finding]:
+    """Whether anything says that the answer is right: a check, or a comparison with a twin either way."""
+    if not view.completed or view.checks or view.case["twin"]:
+        return []
+    mine = view.answers()
+    if not mine:
+        return [Finding(Verdict.UNKNOWN, "no evidence that the answer is right: no check and no result")]
+    for row in view.results.cases:
+        if row["twin"] == view.case["case_id"]:
+            other = View.of(view.results, row)
+            if other.completed and other.answers() == mine:
+                return [
+                    Finding(
+                        Verdict.PASS, f"{text.count(len(mine), 'answer')} equal to those of {row['label']}"
+                    )
+                ]
+    words = f"no evidence that the answer is right: {text.count(len(mine), 'result')}, compared with nothing"
+    return [Finding(Verdict.UNKNOWN, words)]
+
+
+def limits(view: View) -> list[Finding]:
+    """The gates of the case."""
+    if view.failed_as_declared:
+        return []
+    found = [gates.check(view.results, view.case, gate) for gate in json.loads(view.case["gates"] or "[]")]
+    return [Finding(result.verdict, result.words) for result in found]
+
+
+def evidence(view: View) -> list[Finding]:
+    """Whether every record of the case arrived.
+
+    A node that is lost takes up to two seconds of samples with it. That gap is as expected where a fault took
+    the node, and harmless in an attempt that the machine ended and another one followed.
+    """
+    taken = {(f["target"], f["attempt"]) for f in view.faults if f["observed"]}
+    ended_so = {a["index"]: a["outcome"] for a in view.attempts}
+    found, gaps = [], []
+    for s in view.streams:
+        if s["status"] == "complete":
+            continue
+        what = f"samples of {s['node']} in attempt {s['attempt']}"
+        if s["status"].startswith("gap") and (s["node"], s["attempt"]) in taken:
+            gaps.append(Finding(None, f"{what} end early, as expected: the fault took the node"))
+        elif s["status"].startswith("gap") and ended_so.get(s["attempt"]) not in (COMPLETED, FAILED):
+            gaps.append(Finding(None, f"{what} end early: the machine took that attempt"))
+        else:
+            detail = f" ({s['detail']})" if s["detail"] else ""
+            found.append(Finding(Verdict.UNKNOWN, f"{what} are not whole: {s['status']}{detail}"))
+    said = view.case["evidence"]
+    if said != "complete" and not found:
+        words = said.removeprefix("unknown:").strip() or "the file does not say what is there"
+        found.append(Finding(Verdict.UNKNOWN, f"evidence is not complete: {words}"))
+    if not found and not gaps and view.streams:
+        found.append(Finding(None, f"{text.count(len(view.streams), 'stream')} of samples, whole"))
+    return found + gaps
+
+
+# In the order in which their findings are told.
+RULES: tuple[Rule, ...] = (ended, where_it_ran, faults, twin, checkpoints, checks, answered, limits, evidence)

@@ -1,0 +1,129 @@
+"""Words and numbers for people: units, safe text, plain columns. Everything read from a file is hostile."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+# C0 and C1 controls, lone surrogates, non-characters, and the marks that turn the direction of what follows.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
+_SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def clean(value: object) -> str:
+    """Text that is legal XML: each control character becomes U+FFFD; lines and tabs are kept."""
+    return _UNSAFE.sub("\ufffd", str(value).replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def one_line(value: object, limit: int = 400) -> str:
+    """As ``clean``, on one line, cut with an ellipsis after ``limit`` characters."""
+    words = " ".join(clean(value).split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def digits(value: float) -> str:
+    """Three significant digits without an exponent, for numbers from 0.001 to 9999."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else "unknown"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(places, 6)}f}"
+
+
+def si(value: float, unit: str) -> str:
+    """A value with a decimal prefix: ``si(1.234e9, "B/s")`` is ``1.23 GB/s``."""
+    if not math.isfinite(value):
+        return "unknown"
+    for factor, prefix in _SI:
+        if abs(value) >= factor * 0.9995:
+            return f"{digits(value / factor)} {prefix}{unit}"
+    return f"{digits(value)} {unit}"
+
+
+def rate(value: float, noun: str) -> str:
+    """A count in each second, with its noun: ``rate(4170, "tokens")`` is ``4.17 k tokens/s``."""
+    return si(value, "").strip() + f" {noun}/s" if math.isfinite(value) else "unknown"
+
+
+def seconds(value: float) -> str:
+    """A duration in s, as ns, µs, ms, s or minutes."""
+    if not math.isfinite(value):
+        return "unknown"
+    size = abs(value)
+    if size >= 120:
+        minutes, rest = divmod(round(size), 60)
+        hours, minutes = divmod(minutes, 60)
+        words = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+        return f"-{words}" if value < 0 else words
+    for factor, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if size >= factor * 0.9995:
+            return f"{digits(value / factor)} {unit}"
+    return f"{digits(value / 1e-9)} ns"
+
+
+def signed(value: float) -> str:
+    """A difference of times in s with its sign: ``+12.0 s``."""
+    return ("\u2212" if value < 0 else "+") + seconds(abs(value))
+
+
+def size(value: float) -> str:
+    """A size in bytes with a binary prefix: 8388608 is ``8 MiB``."""
+    if not math.isfinite(value):
+        return "unknown"
+    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if abs(value) >= 1 << power:
+            scaled = value / (1 << power)
+            return f"{scaled:.0f} {unit}" if scaled == int(scaled) else f"{digits(scaled)} {unit}"
+    return f"{value:.0f} B"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A value of a metric's unit (``ns``, ``B``, ``B/s``, ``1`` ...) for people."""
+    if unit == "ns":
+        return seconds(value / 1e9)
+    if unit == "s":
+        return seconds(value)
+    if unit == "B":
+        return size(value)
+    if unit in ("1", ""):
+        return f"{value:.4g}" if math.isfinite(value) else "unknown"
+    if unit == "%":
+        return f"{digits(value)} %"
+    return si(value, unit)
+
+
+def percent(value: float) -> str:
+    """A fraction as per cent: 0.953 is ``95.3 %``."""
+    return f"{value * 100:.1f} %" if math.isfinite(value) else "unknown"
+
+
+def instant(wall_ns: int) -> str:
+    """A time since the epoch in UTC, to the second; ``unknown`` for 0 and for what no calendar holds."""
+    if wall_ns <= 0:
+        return "unknown"
+    try:
+        return datetime.fromtimestamp(wall_ns / 1e9, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: ``1 rank``, ``2 ranks``."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[object]], left: Sequence[int] = (0,)) -> str:
+    """A plain table; columns whose index is in ``left`` are aligned left, the others right."""
+    cells = [[one_line(c, 120) for c in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(line.rstrip() for line in lines)

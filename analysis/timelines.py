@@ -1,0 +1,294 @@
+"""Figures of what happened when and where: recoveries, nodes by cases, counters over the campaign.
+
+The same conventions as in ``analysis.figures``; labels are hostile here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from analysis import svg
+from analysis.figures import byte_ticks, label, ticks
+from analysis.load import CampaignResults, Row, names
+from analysis.recovery import Recovery, clock_offsets
+from harness.model.attempt import COMPLETED
+from harness.store import Table
+
+MAXIMUM_NODES = 128
+
+# --- recovery ---------------------------------------------------------------------------------------------
+
+_MARKS = (
+    ("t1", "injected", svg.FAIL),
+    ("t2", "detected", svg.WARN),
+    ("t7", "first step", svg.SERIES[0]),
+    ("t8", "recovered", svg.PASS),
+    ("healed", "healed", svg.MUTED),
+)
+
+
+def recovery_timeline(results: CampaignResults, recovery: Recovery) -> str:
+    """Steps over time around one fault, a line each rank and attempt; below, the nodes of each attempt."""
+    case = results.case(recovery.case_id)
+    origin = recovery.stamp("t1").wall_ns or recovery.stamp("t0").wall_ns
+    if case is None or origin <= 0:
+        return ""
+    attempts = results.of_case("attempts", recovery.case_id)
+    used = list(dict.fromkeys(n for a in attempts for n in names(a["rank_nodes"]) or names(a["nodes"])))
+    used = used[:MAXIMUM_NODES]
+
+    def plot(figure: Figure) -> None:
+        lanes = max(0.55, 0.28 * len(used) + 0.2)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, lanes])
+        _progress(upper, results, case, origin)
+        _lanes(lower, attempts, used, recovery, origin)
+        recovered = recovery.stamp("t8").after_s
+        for axes in (upper, lower):
+            if recovered is not None:
+                axes.axvspan(0, recovered, color=svg.FAIL, alpha=0.07, linewidth=0)
+            for name, _, colour in _MARKS:
+                after = recovery.stamp(name).after_s
+                if after is not None:
+                    axes.axvline(after, color=colour, linewidth=1.1, linestyle="-" if name == "t1" else "--")
+        _name_marks(upper, recovery)
+        lower.set_xlabel("seconds after the fault was injected")
+
+    height = 2.7 + 0.28 * len(used)
+    return svg.draw(f"{recovery.label}: steps over time around {recovery.fault_id}", 11.0, height, plot)
+
+
+def _progress(axes: Axes, results: CampaignResults, case: Row, origin: int) -> None:
+    """Highest step finished over time, a line for each rank of each attempt."""
+    axes.set_ylabel("step")
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.axhline(case["steps"] - 1, color=svg.MUTED, linewidth=0.9, linestyle=":")
+    if not results.has_samples(case["workload"], "steps"):
+        return
+    samples = results.case_samples(case["case_id"], "steps", all_attempts=True)
+    offsets = clock_offsets(results)
+    index = results.attempt_index(samples["attempt"])
+    for attempt in np.unique(index):
+        for rank in np.unique(samples["rank"]):
+            mine = (index == attempt) & (samples["rank"] == rank)
+            node = int(samples["node"][mine][0]) if np.any(mine) else -1
+            host = results.nodes[node] if 0 <= node < len(results.nodes) else ""
+            if host not in offsets:
+                continue  # without its host's clock there is no place on the time line
+            ends = samples["start_mono_ns"][mine] + samples["step_time_ns"][mine] + offsets[host]
+            order = np.argsort(ends)
+            axes.step(
+                (ends[order] - origin) / 1e9,
+                samples["step"][mine][order],
+                where="post",
+                linewidth=1.3,
+                color=svg.series_colour(int(attempt)),
+                alpha=0.75,
+            )
+
+
+def _lanes(axes: Axes, attempts: Sequence[Row], used: Sequence[str], recovery: Recovery, origin: int) -> None:
+    """A bar on each node for each attempt that had ranks on it."""
+    for attempt in attempts:
+        start = (attempt["start_wall_ns"] - origin) / 1e9
+        end_ns = attempt["end_wall_ns"]
+        end = (end_ns - origin) / 1e9 if end_ns > 0 else start + max(0.0, attempt["duration_ns"] / 1e9)
+        colour = svg.series_colour(attempt["index"])
+        for node in dict.fromkeys(names(attempt["rank_nodes"]) or names(attempt["nodes"])):
+            if node not in used:
+                continue
+            hit = node == recovery.target and attempt["index"] == recovery.hit_attempt
+            stop = min(end, 0.0) if hit and end > 0 > start else end
+            row = used.index(node)
+            axes.barh(row, stop - start, left=start, height=0.5, color=colour, alpha=0.8, linewidth=0)
+            axes.annotate(
+                f"attempt {attempt['index']}",
+                (start, row),
+                xytext=(4, 0),
+                va="center",
+                fontsize=7.5,
+                textcoords="offset points",
+                color=svg.PANEL,
+                annotation_clip=True,
+            )
+            if hit:
+                axes.plot([stop], [row], "x", color=svg.FAIL, markersize=8, markeredgewidth=2)
+    axes.set_yticks(range(len(used)), [label(n, 24) for n in used])
+    axes.set_ylim(len(used) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+
+
+def _name_marks(axes: Axes, recovery: Recovery) -> None:
+    """Words above the marks; one that would stand on another's words goes a line higher."""
+    placed: list[tuple[float, int]] = []
+    low, high = axes.get_xlim()
+    room = (high - low) * 0.075
+    found = [(recovery.stamp(name).after_s, words, colour) for name, words, colour in _MARKS]
+    for after, words, colour in sorted((f for f in found if f[0] is not None), key=lambda f: f[0] or 0.0):
+        assert after is not None
+        level = 0
+        while any(lv == level and abs(after - x) < room for x, lv in placed):
+            level += 1
+        placed.append((after, level))
+        axes.annotate(
+            words,
+            (after, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3 + 11 * level),
+            ha="center",
+            textcoords="offset points",
+            fontsize=8,
+            color=colour,
+            annotation_clip=False,
+        )
+
+
+# --- what ran where ---------------------------------------------------------------------------------------
+
+
+def where_it_ran(results: CampaignResults) -> str:
+    """Nodes by cases: the darker a cell, the more ranks of the last attempt; a cross where one was lost."""
+    cases = [c for c in results.cases if results.of_case("attempts", c["case_id"])]
+    placed: dict[tuple[str, int], int] = {}
+    lost: set[tuple[str, int]] = set()
+    for column, case in enumerate(cases):
+        attempts = results.of_case("attempts", case["case_id"])
+        for node in names(attempts[-1]["rank_nodes"]):
+            placed[node, column] = placed.get((node, column), 0) + 1
+        for attempt in attempts:
+            if attempt["outcome"] != COMPLETED:
+                lost |= {(node, column) for node in names(attempt["rank_nodes"])}
+    used = sorted({node for node, _ in (*placed, *lost)}, key=_natural)[:MAXIMUM_NODES]
+    if not used:
+        return ""
+    most = max(placed.values(), default=1)
+
+    def plot(figure: Figure) -> None:
+        axes = svg.axes(figure)
+        for (node, column), ranks in placed.items():
+            if node in used:
+                axes.add_patch(
+                    Rectangle(
+                        (column - 0.46, used.index(node) - 0.42),
+                        0.92,
+                        0.84,
+                        linewidth=0,
+                        facecolor=svg.SERIES[0],
+                        alpha=0.25 + 0.65 * ranks / most,
+                    )
+                )
+        for node, column in lost:
+            if node in used:
+                axes.plot(
+                    [column], [used.index(node)], "x", color=svg.FAIL, markersize=7, markeredgewidth=1.8
+                )
+        axes.set_xticks(
+            range(len(cases)),
+            [label(c["label"], 28) for c in cases],
+            rotation=60,
+            ha="right",
+            rotation_mode="anchor",
+        )
+        axes.set_yticks(range(len(used)), [label(n, 24) for n in used])
+        axes.set_xlim(-0.6, len(cases) - 0.4)
+        axes.set_ylim(len(used) - 0.4, -0.6)
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+
+    width = min(60.0, max(4.7, 1.2 + 0.26 * len(cases)))
+    return svg.draw("Which node ran ranks of which case", width, 1.7 + 0.27 * len(used), plot)
+
+
+def _natural(name: str) -> tuple[str, int]:
+    digits = len(name) - len(name.rstrip("0123456789"))
+    number = name[len(name) - digits :] if digits else ""
+    return name[: len(name) - digits], int(number) if number.isascii() and len(number) < 18 and number else -1
+
+
+# --- telemetry --------------------------------------------------------------------------------------------
+
+_HOST = (
+    ("cpu_percent", "processor", "%", False),
+    ("memory_used_bytes", "memory used", "B", False),
+    ("network_sent_bytes", "network, sent", "B/s", True),
+    ("network_received_bytes", "network, received", "B/s", True),
+)
+_GPU = (
+    ("gpu_utilisation_percent", "GPU", "%", False),
+    ("gpu_memory_used_bytes", "GPU memory used", "B", False),
+    ("gpu_power_w", "GPU power", "W", False),
+    ("gpu_temperature_c", "GPU temperature", "degC", False),
+)
+
+
+def telemetry(results: CampaignResults) -> list[tuple[str, str]]:
+    """Small plots of host and GPU counters over the campaign, a line each node: ``(what, svg)``."""
+    found = []
+    for table, kinds in (("host", _HOST), ("gpu", _GPU)):
+        if not results.has_samples("telemetry", table):
+            continue
+        samples = results.samples("telemetry", table)
+        for column, words, unit, counter in kinds:
+            if column in samples and len(samples[column]):
+                found.append((words, _counter(results, samples, column, words, unit, counter)))
+    return found
+
+
+def _counter(
+    results: CampaignResults,
+    samples: Table,
+    column: str,
+    words: str,
+    unit: str,
+    counter: bool,
+) -> str:
+    """One counter over time in minutes since its first sample; a running counter is drawn as its rate."""
+
+    def plot(figure: Figure) -> None:
+        axes = svg.axes(figure)
+        begin = samples["wall_ns"].min()
+        gpu = samples.get("gpu", np.zeros(len(samples["node"]), dtype=np.int64))
+        lines = np.unique(np.stack([samples["node"], gpu], axis=1), axis=0)
+        for number, (node, device) in enumerate(lines.tolist()):
+            mine = (samples["node"] == node) & (gpu == device)
+            order = np.argsort(samples["wall_ns"][mine])
+            minutes = (samples["wall_ns"][mine][order] - begin) / 60e9
+            values = samples[column][mine][order].astype(np.float64)
+            if counter:
+                gaps = np.diff(minutes) * 60
+                values = np.append(
+                    np.nan, np.divide(np.diff(values), gaps, out=np.full(len(gaps), np.nan), where=gaps > 0)
+                )
+                values[values < 0] = np.nan  # a host that was powered on again counts from zero
+            every = max(1, len(values) // 600)
+            name = results.nodes[node] if 0 <= node < len(results.nodes) else "?"
+            axes.plot(
+                minutes[::every],
+                values[::every],
+                linewidth=1.1,
+                color=svg.series_colour(number),
+                label=label(name, 16) if len(lines) <= 8 else None,
+            )
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(ticks(unit))
+        if unit == "B":
+            byte_ticks(axes.yaxis, float(samples[column].max()))
+        axes.set_xlabel("minutes")
+        if len(lines) <= 8:
+            axes.legend(
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                ncols=4,
+                fontsize=7.5,
+                handlelength=1.2,
+                columnspacing=1,
+            )
+
+    return svg.draw(f"{words} over time", 3.6, 2.1, plot)

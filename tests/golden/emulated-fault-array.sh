@@ -1,0 +1,28 @@
+#!/bin/bash
+#SBATCH --job-name=hh.0123abcd.0003
+#SBATCH --nodes=2
+#SBATCH --exclusive
+#SBATCH --time=7
+#SBATCH --output="/shared/it's a \"run\" of $USER (100%%)/r 1/logs/0003-%A_%a.out"
+#SBATCH --open-mode=append
+#SBATCH --array=0-1
+#SBATCH --requeue
+#SBATCH --signal=B:USR2@60
+#SBATCH --export=ALL
+#SBATCH --partition=batch
+
+set -euo pipefail
+
+export CUBLAS_WORKSPACE_CONFIG=:4096:8
+export TORCH_FR_BUFFER_SIZE=2000
+export GLOO_SOCKET_IFNAME=eth0
+export NCCL_SOCKET_IFNAME=eth0
+export LC_ALL=C.UTF-8
+export OMP_NUM_THREADS=1
+
+# Last, so that nothing above can put other code in its place.
+export PYTHONPATH='/shared/it'"'"'s a "run" of $USER (100%)/r 1/harness.zip'
+export PYTHONUNBUFFERED=1
+cd -- '/shared/it'"'"'s a "run" of $USER (100%)/r 1'
+# exec, so that signals reach the supervisor and not a shell around it.
+exec '/opt/my python/bin/python3' -m harness.runtime.supervisor '/shared/it'"'"'s a "run" of $USER (100%)/r 1' 0003

@@ -1,0 +1,198 @@
+"""torch.train: a restored run equals an uninterrupted one bit for bit, and what is not restored shows."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+sys.path.insert(0, str(Path(__file__).parent))
+from workload_driver import FakeContext, Plan, Report, fork_ranks, start_ranks  # noqa: E402
+
+from harness.workloads.torch_train import TorchTrain  # noqa: E402
+
+PARAMS = {
+    "layers": 1,
+    "width": 32,
+    "heads": 2,
+    "sequence": 16,
+    "batch": 4,
+    "vocabulary": 32,
+    "learning_rate": 0.003,
+}
+STEPS, SAVED = 6, 3
+
+
+def plan(folder: Path, world: int) -> Plan:
+    (folder / str(SAVED)).mkdir(parents=True, exist_ok=True)
+    return Plan("torch.train", PARAMS, STEPS, world, folder=str(folder))
+
+
+def losses(report: Report) -> list[float]:
+    return [row["loss"] for row in report.tables["steps"]]
+
+
+def continues(whole: list[Report], restored: list[Report]) -> list[list[bool]]:
+    """For each rank and each number of finished steps from SAVED: is the state the same?"""
+    return [
+        [w.digests[str(n)] == r.digests[str(n)] for n in range(SAVED, STEPS + 1)]
+        for w, r in zip(whole, restored, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("world", "run"), [(3, fork_ranks), (2, start_ranks)], ids=["forked", "fresh"])
+def test_a_restored_run_equals_an_uninterrupted_one_bit_for_bit(
+    world: int, run: Callable[..., list[Report]], tmp_path: Path
+) -> None:
+    """Two ranks add a + b, whatever the order; three and more show whether the order is the same."""
+    base = plan(tmp_path, world)
+    whole = fork_ranks(base, tmp_path / "whole")
+    broken = fork_ranks(replace(base, save_at=SAVED, stop_at=SAVED), tmp_path / "broken")
+    restored = run(replace(base, first=SAVED), tmp_path / "restored")
+    assert [""] * 3 * world == [r.error for r in (*whole, *broken, *restored)]
+    assert [["rank-0.pt", "model.pt"]] + [[f"rank-{n}.pt"] for n in range(1, world)] == [
+        r.files for r in broken
+    ]
+    assert [[True] * (STEPS - SAVED + 1)] * world == continues(whole, restored)
+    for before, after, both in zip(broken, restored, whole, strict=True):
+        assert losses(before) + losses(after) == losses(both)
+        assert both.results == after.results
+        assert set(both.results) == {"params_digest", "final_loss"}
+        assert all(check["passed"] for check in (*both.checks.values(), *after.checks.values()))
+        detail = f"{STEPS - SAVED} batches consumed by this process, from position {SAVED}"
+        assert detail == after.checks["every batch once"]["detail"]
+    assert len({r.results["params_digest"] for r in whole}) == 1
+    assert (
+        len({r.digests[str(STEPS)] for r in whole}) == world
+    )  # random state and position are each rank's own
+
+
+@pytest.fixture(scope="module")
+def broken_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, list[Report]]:
+    """An uninterrupted run of two ranks that left checkpoints of SAVED - 1 and SAVED steps behind."""
+    folder = tmp_path_factory.mktemp("train")
+    base = plan(folder, 2)
+    (folder / str(SAVED - 1)).mkdir()
+    whole = fork_ranks(replace(base, save_at=SAVED), folder / "whole")
+    fork_ranks(replace(base, save_at=SAVED - 1, stop_at=SAVED - 1), folder / "before")
+    assert [r.error for r in whole] == ["", ""]
+    return base, whole
+
+
+def random_state_not_restored(workload: TorchTrain) -> None:
+    torch.manual_seed(1)
+
+
+def stale_optimizer(workload: TorchTrain) -> None:
+    """The optimizer of the checkpoint before."""
+    model = Path(FOLDER[0], str(SAVED - 1), "model.pt")
+    workload.optimizer.load_state_dict(torch.load(model, weights_only=True)["optimizer"])
+
+
+def stale_parameters(workload: TorchTrain) -> None:
+    model = Path(FOLDER[0], str(SAVED - 1), "model.pt")
+    workload.model.load_state_dict(torch.load(model, weights_only=True)["model"])
+
+
+def data_position_off_by_one(workload: TorchTrain) -> None:
+    workload.position += 1
+
+
+FOLDER: list[str] = []
+
+
+@pytest.mark.parametrize(
+    "control", [None, random_state_not_restored, stale_optimizer, stale_parameters, data_position_off_by_one]
+)
+def test_what_is_not_restored_shows_in_every_later_digest(
+    control: Callable[[Any], None] | None, broken_run: tuple[Plan, list[Report]], tmp_path: Path
+) -> None:
+    """A negative control; without one (None) everything agrees."""
+    base, whole = broken_run
+    FOLDER[:] = [base.folder]
+    restored = fork_ranks(replace(base, first=SAVED), tmp_path, control)
+    assert [r.error for r in restored] == ["", ""]
+    assert [[control is None] * (STEPS - SAVED + 1)] * 2 == continues(whole, restored)
+    for w, r in zip(whole, restored, strict=True):
+        assert (control is None) == (w.results["params_digest"] == r.results["params_digest"])
+        expected = {"every batch once": control is not data_position_off_by_one}
+        assert expected["every batch once"] == r.checks["every batch once"]["passed"]
+        if control is data_position_off_by_one:
+            assert f"step {SAVED} consumed batch {SAVED + 1}" == r.checks["every batch once"]["observed"]
+
+
+def test_without_the_rehearsal_three_ranks_do_not_repeat_their_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why there is one: if torch no longer arranges buckets anew, this fails and the rehearsal can go."""
+    monkeypatch.setattr(TorchTrain, "rehearse", lambda self: None)
+    base = plan(tmp_path, 3)
+    whole = fork_ranks(replace(base, save_at=SAVED), tmp_path / "whole")
+    restored = fork_ranks(replace(base, first=SAVED), tmp_path / "restored")
+    assert continues(whole, restored) == [[True] + [False] * (STEPS - SAVED)] * 3
+
+
+def test_parameters_that_drift_apart_fail_their_check(tmp_path: Path) -> None:
+    def drift(workload: TorchTrain) -> None:
+        if workload.context.rank == 1:
+            with torch.no_grad():
+                next(workload.model.parameters()).view(-1)[0] += 1e-6
+
+    reports = fork_ranks(plan(tmp_path, 2), tmp_path / "out", drift)
+    check = reports[0].checks["parameters equal on all ranks"]
+    assert (check["passed"], check["detail"]) == (False, "ranks that differ from rank 0: [1]")
+    assert [r.results["params_digest"] for r in reports] == [check["expected"], check["observed"]]
+    assert "parameters equal on all ranks" not in reports[1].checks
+
+
+def test_the_loss_is_a_mean_over_ranks_and_falls(tmp_path: Path) -> None:
+    reports = fork_ranks(replace(plan(tmp_path, 2), steps=40), tmp_path / "out")
+    curve = losses(reports[0])
+    assert curve == losses(reports[1])
+    assert repr(curve[-1]) == reports[0].results["final_loss"]
+    assert curve[-1] < 0.8 * curve[0]
+    assert {PARAMS["batch"] * PARAMS["sequence"]} == {row["tokens"] for row in reports[0].tables["steps"]}
+
+
+def test_a_checkpoint_is_not_written_over_and_not_read_by_another_world(
+    broken_run: tuple[Plan, list[Report]], tmp_path: Path
+) -> None:
+    base, _ = broken_run
+    (again,) = fork_ranks(replace(base, world=1, save_at=SAVED, stop_at=SAVED), tmp_path / "again")
+    assert "FileExistsError" in again.error
+    (alone,) = fork_ranks(replace(base, world=1, first=SAVED), tmp_path / "alone")
+    assert "saved by rank 0 of 2, this is rank 0 of 1" in alone.error
+
+
+def test_a_checkpoint_holds_only_tensors_and_plain_values(broken_run: tuple[Plan, list[Report]]) -> None:
+    folder = Path(broken_run[0].folder, str(SAVED))
+    own = torch.load(folder / "rank-1.pt", weights_only=True)
+    assert {k: own[k] for k in ("rank", "world", "position")} == {"rank": 1, "world": 2, "position": SAVED}
+    assert {"model", "optimizer"} == set(torch.load(folder / "model.pt", weights_only=True))
+
+
+def test_a_batch_depends_on_seed_rank_and_position_alone() -> None:
+    def batch(seed: int, rank: int, position: int) -> list[Any]:
+        workload = TorchTrain()
+        workload.context = FakeContext(rank, 4, PARAMS, 1, seed=seed)
+        workload.batch, workload.sequence, workload.vocabulary = 4, 16, 32
+        workload.device = torch.device("cpu")
+        inputs, targets = workload.batch_at(position)
+        assert inputs.shape == targets.shape == (4, 16)
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+        return inputs.tolist()
+
+    places = [(7, 0, 0), (7, 1, 0), (7, 0, 1), (8, 0, 0)]
+    first = [batch(*place) for place in places]
+    torch.manual_seed(0)  # the global random state plays no part
+    assert first == [batch(*place) for place in places]
+    assert all(first[a] != first[b] for a in range(4) for b in range(a))
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="width = 32 is not a multiple of heads = 3"):
+        TorchTrain().setup(FakeContext(0, 1, {**PARAMS, "heads": 3}, 1))
