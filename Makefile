@@ -52,7 +52,7 @@ format: ## let ruff put the code in order
 
 bench: ## what the harness itself costs; measures, passes and fails nothing
 	@$(SETUP) $(ROOT_ONLY) --yes
-	$(PYTHON_HERE) -m pytest tests/bench -m "" -s
+	$(PYTHON_HERE) -m pytest tests/bench -s
 
 clean: ## remove .venv, caches and build outputs; results in .harness/runs stay
 	@if [ -e .harness/cluster/cookie.json ]; then \

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import text
+from analysis import collectives, text
 from analysis.commandline import main as run
 from analysis.load import CampaignResults, Row
 from analysis.models import LAWS, MINIMUM_REPEATS, RESAMPLES, STRONG, WEAK, Fit, fit, karp_flatt
@@ -198,10 +198,13 @@ def _series(results: CampaignResults, key: tuple[str, str, str, int, str], cases
 
 
 def analyse(results: CampaignResults) -> tuple[Series, ...]:
-    """Every strong or weak series of the file, in the order of its cases."""
+    """Every strong or weak series of the file, in the order of its cases.
+
+    A collective shares no work out over nodes, so its group is told by ``analysis.collectives`` and not here.
+    """
     grouped: dict[tuple[str, str, str, int, str], list[Row]] = {}
     for case in results.cases:
-        if case["scaling_mode"] in (STRONG, WEAK):
+        if case["scaling_mode"] in (STRONG, WEAK) and case["workload"] not in collectives.OPERATIONS:
             grouped.setdefault(_question(case), []).append(case)
     return tuple(_series(results, key, cases) for key, cases in grouped.items())
 

@@ -61,7 +61,7 @@ def load_campaign(path: str | Path, search: Sequence[Path] = ()) -> tuple[Campai
     Raises:
         ConfigError: the file is missing, unreadable or wrong.
     """
-    found = _find(path, search, "campaign")
+    found = find(path, search, "campaign")
     text = _read(found)
     return parse_campaign(text, str(found)), text
 
@@ -75,7 +75,7 @@ def load_site(name_or_path: str | Path, search: Sequence[Path] = ()) -> tuple[Si
     Raises:
         ConfigError: the file is missing, unreadable or wrong.
     """
-    found = _find(name_or_path, search, "site")
+    found = find(name_or_path, search, "site")
     text = _read(found)
     return parse_site(text, str(found)), text
 
@@ -121,7 +121,8 @@ def _schema(model: type[Frozen], title: str) -> dict[str, Any]:
 # ---- files ----
 
 
-def _find(given: str | Path, search: Sequence[Path], noun: str) -> Path:
+def find(given: str | Path, search: Sequence[Path], noun: str) -> Path:
+    """The file of that path, or of that name in one of the folders ``search``. Raises ConfigError."""
     path = Path(given)
     bare = path.name == str(given)
     if _is_there(path) and not (bare and path.is_dir()):

@@ -198,11 +198,11 @@ def _say_where(run: Path) -> None:
     fresh.symlink_to(run.name)
     _give_to_caller(fresh)
     fresh.replace(latest)
-    print()
+    print(f"\nIn {run}, also {_shown(latest)}:")
     for label, file in (("results", "results.h5"), ("report", "report.html")):
         path = run / file
         print(f"{label:8} {path if path.is_file() else f'none: the run ended before it wrote {file}'}")
-    print(f"{'all':8} {run}   (also {_shown(latest)})", flush=True)
+    sys.stdout.flush()
 
 
 def _shown(path: Path) -> str:

@@ -64,9 +64,10 @@ def guarded(
         return _complain(f"{error.filename or 'file'}: {error.strerror or error}")
     except Exception as error:
         from harness.config import ConfigError
+        from harness.plan import PlanError
         from harness.render import RenderError
 
-        known: tuple[type[Exception], ...] = (ConfigError, RenderError)
+        known: tuple[type[Exception], ...] = (ConfigError, PlanError, RenderError)
         with contextlib.suppress(ModuleNotFoundError):
             from harness.store import StoreError
 
@@ -91,19 +92,21 @@ def _read(options: argparse.Namespace) -> tuple[Input, Plan]:
     from harness.resources import configs_dir
 
     read: dict[str, Any] = {}
+    paths: dict[str, Path] = {}
     problems: list[config.Problem] = []
     for noun, load, given in (
         ("campaign", config.load_campaign, options.campaign),
         ("site", config.load_site, options.site),
     ):
         try:
-            read[noun] = load(given, [configs_dir() / f"{noun}s"])
+            paths[noun] = config.find(given, [configs_dir() / f"{noun}s"], noun)
+            read[noun] = load(paths[noun])
         except config.ConfigError as error:  # the other file's errors are told in the same breath
             problems += error.problems
     if problems:
         raise config.ConfigError(problems)
     (campaign, campaign_text), (site, site_text) = read["campaign"], read["site"]
-    found = config.check(campaign, site, path=options.campaign, text=campaign_text)
+    found = config.check(campaign, site, path=str(paths["campaign"]), text=campaign_text)
     for problem in found:
         if problem.warning:
             print(f"warning: {problem}", file=sys.stderr)

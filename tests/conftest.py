@@ -116,8 +116,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Without a cluster, a test that is marked for it is skipped; where one is required, it fails."""
+    """Without a cluster, a test that is marked for it is skipped; where one is required, it fails.
+
+    First, so that a mark `skipif` cannot turn what is required into a skip.
+    """
     if item.get_closest_marker("cluster") is None:
         return
     missing = why_no_cluster()

@@ -200,6 +200,8 @@ class Agent:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=descriptor,
+                # A thread pool made on import would make forking unsafe; ranks may choose otherwise.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             )
         finally:
             os.close(descriptor)

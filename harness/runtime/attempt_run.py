@@ -222,9 +222,6 @@ class AttemptRun:
             "WORLD_SIZE": str(self.case.ranks),
             "MASTER_ADDR": first["address"],
             "MASTER_PORT": str(first["port"]),
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
         }
         interface = self.s.site["network"]["interface"] or first["interface"]
         if interface and self.launcher == "torch":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.rundir import sync_folder, write_json
+from harness.runtime import digest
 from harness.workloads.api import Workload
 
 MANIFEST = "manifest.json"
@@ -48,22 +49,6 @@ def committed(parent: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda c: (c.step, c.restart, c.epoch), reverse=True)
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _slow(file)
-        )
-
-
-def _slow(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
 def save(
     workload: Workload, parent: Path, rank: int, step: int, restart: int, epoch: int, keep: int
 ) -> dict[str, Any]:
@@ -87,7 +72,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
     workload.barrier()
-    digest = workload.state_digest()
+    state = workload.state_digest()
     files = {}
     written = 0
     for path in workload.save(temporary):
@@ -97,9 +82,9 @@ def save(
             size = os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)
-        files[path.name] = {"bytes": size, "sha256": _file_digest(path)}
+        files[path.name] = {"bytes": size, "sha256": digest.of_file(path)}
         written += size
-    parts = workload.gather({"rank": rank, "state_digest": digest, "files": files})
+    parts = workload.gather({"rank": rank, "state_digest": state, "files": files})
     problem = ""
     if parts is not None:
         try:
@@ -115,7 +100,7 @@ def save(
     if rank == 0:
         for old in committed(parent)[max(keep, 1) :]:
             shutil.rmtree(old.folder, ignore_errors=True)
-    return {"step": step, "digest": digest, "bytes": written, "path": name}
+    return {"step": step, "digest": state, "bytes": written, "path": name}
 
 
 def _manifest_digest(body: dict[str, Any]) -> str:
@@ -143,7 +128,7 @@ def _verify(folder: Path, rank: int, world: int) -> dict[str, Any]:
             path = folder / name
             if not path.is_file():
                 raise CheckpointError(f"{folder.name}: {name} of rank {owner} is missing")
-            if path.stat().st_size != facts["bytes"] or _file_digest(path) != facts["sha256"]:
+            if path.stat().st_size != facts["bytes"] or digest.of_file(path) != facts["sha256"]:
                 raise CheckpointError(f"{folder.name}: {name} of rank {owner} is damaged")
     part: dict[str, Any] = parts[rank]
     return part
@@ -176,17 +161,17 @@ def restore(
             refused += problems
             continue
         workload.restore(parent / name)
-        digest = workload.state_digest()
-        if digest != part["state_digest"]:
+        state = workload.state_digest()
+        if state != part["state_digest"]:
             raise CheckpointError(
-                f"{name}: restored on rank {rank} with digest {digest[:16]}, "
+                f"{name}: restored on rank {rank} with digest {state[:16]}, "
                 f"but {part['state_digest'][:16]} was committed"
             )
         match = _NAME.match(name)
         assert match is not None  # names come from committed()
         return {
             "step": int(match.group(1)),
-            "digest": digest,
+            "digest": state,
             "committed_digest": part["state_digest"],
             "path": name,
         }, refused

@@ -65,6 +65,7 @@ def main() -> int:
     die_with_parent()
     started = time.monotonic_ns()
     import torch
+    import torch._dynamo  # making a DDP imports it: over a second for each rank, if not here
     import torch.distributed
     import torch.nn.parallel
 

@@ -272,6 +272,7 @@ def allreduce(campaign: Campaign, nodes: int, repeat: int, start_ns: int) -> Row
         f"allreduce-n{nodes}-r{repeat}",
         group="allreduce",
         workload="torch.allreduce",
+        scaling_mode="strong",
         nodes=nodes,
         repeat=repeat,
         steps=30,
