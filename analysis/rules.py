@@ -106,7 +106,7 @@ def checks(view: View) -> list[Finding]:
                 f"expected {text.one_line(c['expected'], 120)}, observed {text.one_line(c['observed'], 120)}"
             )
             found.append(
-                Finding(Verdict.FAIL, f"check {c['name']!r} failed on rank {c['rank']}: {values}{detail}")
+                Finding(Verdict.FAIL, f'check "{c["name"]}" failed on rank {c["rank"]}: {values}{detail}')
             )
     if view.checks and not found:
         ranks = len({c["rank"] for c in view.checks})

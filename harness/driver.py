@@ -32,6 +32,7 @@ from harness.slurm.states import Kind, is_over, kind_of
 
 MAX_POLL_S = 15.0
 LOOKUP_WAIT_S = 5.0
+GIVE_UP_S = 1800.0  # of a scheduler that does not answer: then whoever started us should know
 SETTLE_S = 15.0  # after a supervisor's last word: how long Slurm may take to call its job ended
 
 
@@ -127,11 +128,17 @@ class CaseView:
     """How one case is, for people; from the run folder alone."""
 
     case: Case
-    state: str  # planned, queued, a Slurm state, running, requeued, healing, or an outcome
+    state: str
+    """planned, queued, waiting (its job runs, its turn has not come), running, requeued, healing, an outcome, or
+    what Slurm calls it"""
     step: int = 0
     attempts: int = 0
     reason: str = ""
     job_id: str = ""
+
+
+class SchedulerAway(Exception):
+    """The scheduler has not answered for so long that waiting on is a person's decision."""
 
 
 class Driver:
@@ -311,13 +318,19 @@ class Driver:
 
         Args:
             tell: is given the cases and the scheduler's trouble about twice a second.
+
+        Raises:
+            SchedulerAway: it has not answered for half an hour; nothing is lost.
         """
         poll_s = float(self.site["scheduler"]["poll_s"])
         next_ask, wait = 0.0, poll_s
         before: object = None
+        answered = time.monotonic()
         while True:
             known = ledger.read(self.run)
             ask = time.monotonic() >= next_ask
+            if ask:
+                self.trouble = ""
             seen = self.look(known, ask=ask)
             actions = reconcile(self.plan, known, seen, one_at_a_time=self.local)
             if not self.local and not ask:  # a LookUp is a question as well
@@ -326,6 +339,12 @@ class Driver:
             known = ledger.read(self.run)
             views = self.views(known, seen)
             tell(views, self.trouble)
+            if not self.trouble:
+                answered = time.monotonic()
+            elif time.monotonic() - answered > GIVE_UP_S:
+                raise SchedulerAway(
+                    f"the scheduler has not answered for {GIVE_UP_S / 60:.0f} minutes: {self.trouble}"
+                )
             if all(job.key in known.ended for s in self.plan.submissions for job in s.jobs):
                 self.heal_left()
                 return True
@@ -389,7 +408,7 @@ class Driver:
                 if submission.name in known.submitted:
                     job_id = self._key(submission, index, known.submitted[submission.name])
                     row = seen.rows.get(job.key)
-                    state = row.state.lower() if row is not None and not is_over(row.state) else "queued"
+                    state = _WAITING.get(row.state, row.state.lower()) if row is not None else "queued"
                 lines = list(read_lines(self.run.attempts(job.key)))
                 now: dict[str, Any] = {}
                 if job.key not in known.ended:
@@ -439,6 +458,10 @@ class Driver:
             for s in self.plan.submissions
             if s.name in known.submitted and any(j.key not in known.ended for j in s.jobs)
         ]
+
+
+# How a case that has not begun is called, by the state of its job; other states are called as Slurm calls them.
+_WAITING = {"PENDING": "queued", "RUNNING": "waiting", "COMPLETED": "waiting"}
 
 
 class _Outside:

@@ -66,7 +66,7 @@ class _Lines:
             now = (view.state, view.attempts)
             if self._before.get(view.case.case_id) != now:
                 self._before[view.case.case_id] = now
-                if view.state not in ("planned", "queued"):
+                if view.state not in ("planned", "queued", "waiting"):
                     print(line(view), flush=True)
         if trouble and trouble != self._trouble:
             print(f"the scheduler does not answer, trying again: {trouble}", file=sys.stderr, flush=True)
@@ -84,7 +84,7 @@ def select(views: list[CaseView], rows: int) -> list[CaseView]:
         "completed": 2,
         "planned": 3,
         "queued": 3,
-        "pending": 3,
+        "waiting": 3,
     }
     chosen = sorted(range(len(views)), key=lambda i: (order.get(views[i].state, 1), i))[:rows]
     return [views[i] for i in sorted(chosen)]

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from harness.model.verdict import (
     EXIT_FAIL,
     EXIT_INTERRUPTED,
     EXIT_PASS,
+    EXIT_UNFINISHED,
     EXIT_UNKNOWN,
     EXIT_USAGE,
     Verdict,
@@ -225,7 +227,7 @@ def schema(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Plan, submit, watch, collect, report, judge."""
-    from harness.driver import Driver
+    from harness.driver import Driver, SchedulerAway
     from harness.prepare import open_or_make
 
     given, planned = _read(options)
@@ -243,6 +245,9 @@ def run(options: argparse.Namespace) -> int:
                 driver.drive(tell)
         except KeyboardInterrupt:
             return _interrupted(driver)
+        except SchedulerAway as error:
+            print(f"{error}\nnothing is lost; run the same command again to go on", file=sys.stderr)
+            return EXIT_UNFINISHED
     from harness.collect import collect as to_file
 
     to_file(run_dir)
@@ -444,11 +449,11 @@ def _report_and_judge(results: Path, out: Path) -> int:
 
     with analysis.load(results) as loaded:
         verdicts = judge_results(loaded)
+    width = shutil.get_terminal_size((180, 24)).columns
     for verdict in verdicts:
-        print(
-            f"{_MARKS[verdict.verdict]:<8}{verdict.label:<28} {verdict.key_figure}"
-            + (f"  [{verdict.why}]" if verdict.why else "")
-        )
+        words = f"{_MARKS[verdict.verdict]:<8}{verdict.label:<28} {verdict.key_figure}"
+        words += f"  [{verdict.why}]" if verdict.why else ""
+        print(words if len(words) <= width else words[: width - 2] + "…]")
     paths = write(results, out)
     print(f"results  {results}")
     print(f"report   {paths.report_html}")

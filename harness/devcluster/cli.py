@@ -66,6 +66,10 @@ def main(args: argparse.Namespace) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough of it, as in `status | head`; not even the flush may fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _say(line: str) -> None:

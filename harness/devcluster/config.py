@@ -140,11 +140,12 @@ def gres_conf(cluster: Cluster) -> str:
 
 def cgroup_conf(cluster: Cluster) -> str:
     """cgroup.conf; each node has a cgroup namespace, so that all may use the same path."""
+    # Named even where it goes unused: slurmd otherwise looks for a version, and ends if there is none.
+    common = "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n"
     if cluster.cgroup != "v1":
-        return "CgroupAutomount=no\n"
+        return common
     return (
-        "CgroupPlugin=cgroup/v1\n"
-        "CgroupAutomount=no\n"
+        f"{common}"
         "CgroupMountpoint=/sys/fs/cgroup\n"
         "ConstrainRAMSpace=yes\n"
         # The CPUs that a node claims do not exist, so jobs cannot be bound to them.

@@ -31,7 +31,7 @@ from harness.devcluster.processes import identify
 from harness.devcluster.state import Cluster, Host
 from harness.devcluster.waiting import wait_until
 
-_IDLE_S = 60.0
+_IDLE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -122,22 +122,30 @@ class Daemon:
         return inits
 
     def _wait_idle(self) -> None:
-        names = len(self.cluster.nodes)
+        names = [host.name for host in self.cluster.nodes]
 
-        def idle() -> bool:
+        def lacking() -> list[str]:
             answer = subprocess.run(
-                ["sinfo", "--noheader", "--states=idle", "--format=%D"],
+                ["sinfo", "--noheader", "--Node", "--states=idle", "--format=%N"],
                 capture_output=True,
                 text=True,
                 check=False,
                 timeout=30,
                 env=node.daemon_environment(self.cluster),
             )
-            return answer.returncode == 0 and sum(map(int, answer.stdout.split())) == names
+            return sorted(set(names) - set(answer.stdout.split()))
 
-        wait_until(
-            idle, deadline_s=_IDLE_S + names / 2, every_s=0.05, what=f"all {names} nodes are idle in sinfo"
-        )
+        try:
+            wait_until(
+                lambda: not lacking(),
+                deadline_s=_IDLE_S + len(names) / 2,
+                every_s=0.05,
+                what="all nodes are idle in sinfo",
+            )
+        except ClusterError as error:
+            late = lacking() or names
+            log = self.cluster.paths.log(f"slurmd-{late[0]}")
+            raise ClusterError(f"{error}; not {', '.join(late[:8])}: see {log}") from error
 
     def _record(self, cluster: Cluster) -> None:
         state.write(cluster)

@@ -28,7 +28,8 @@ from harness.devcluster.state import STATE_VERSION, Cluster, Host
 from harness.devcluster.visible import check_shareable
 
 ACCOUNT = "lab"
-_LOG_TAIL_LINES = 15
+_LOG_TAIL_LINES = 12
+_LOGS_SHOWN = 2
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def up(folder: ClusterFolder, wanted: Wanted, say: Callable[[str], None]) -> Non
             _write_files(cluster)
             _start_daemon(cluster, say)
         except BaseException as error:
-            tail = _log_tails(folder)
+            tail = _log_tails(folder, str(error))
             teardown.sweep(folder, identity)
             teardown.remove_files(folder, keep_logs=False, purge=False)
             if isinstance(error, ClusterError):
@@ -164,9 +165,14 @@ def _shares(folder: ClusterFolder, asked: Sequence[str], say: Callable[[str], No
     needed = [_project(), sys.prefix, sys.base_prefix, str(folder.root), *map(os.path.abspath, asked)]
     for path in needed:
         check_shareable(path)
+    here = os.getcwd()
     try:
-        check_shareable(os.getcwd())
-        needed.append(os.getcwd())
+        check_shareable(here)
+        needed.append(here)
+        # The way by which the caller came here, if symbolic links are part of it.
+        named = os.environ.get("PWD", here)
+        if os.path.isabs(named) and os.path.realpath(named) == here:
+            needed.append(named)
     except ClusterError as error:
         say(f"not shown inside the cluster: {str(error).removeprefix('--share ')}")
     return tuple(dict.fromkeys(needed))
@@ -241,14 +247,15 @@ def _start_daemon(cluster: Cluster, say: Callable[[str], None]) -> None:
         raise ClusterError(f"the cluster's daemon ended with {daemon.wait()} while it started")
 
 
-def _log_tails(folder: ClusterFolder) -> str:
-    """The last lines of the logs that changed last: those of whatever failed."""
-    try:
-        logs = [path for path in folder.logs.iterdir() if path.stat().st_size > 0]
-    except FileNotFoundError:
-        return ""
-    text = ""
-    for path in sorted(logs, key=lambda path: path.stat().st_mtime)[-3:]:
+def _log_tails(folder: ClusterFolder, message: str) -> str:
+    """The ends of the logs that concern a failure: named in its message, or with a fatal error, or last."""
+    ranked: list[tuple[bool, bool, float, str, list[str]]] = []
+    for path in folder.logs.glob("*"):
+        if path.suffix == ".out" and path.with_suffix(".log").exists():
+            continue  # the same words, from standard error
         tail = path.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-        text += f"\n--- last lines of {path.name}\n" + "\n".join(tail)
-    return text
+        if tail and path.name != "daemon.log":
+            fatal = any("fatal" in line for line in tail)
+            ranked.append((str(path) in message, fatal, path.stat().st_mtime, path.name, tail))
+    chosen = sorted(ranked, reverse=True)[:_LOGS_SHOWN]
+    return "".join(f"\n--- last lines of {name}\n" + "\n".join(tail) for *_, name, tail in chosen)

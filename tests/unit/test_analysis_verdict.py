@@ -280,7 +280,7 @@ WRONG: list[tuple[Callable[[Campaign], None], str, Verdict, str]] = [
     (stream_short, TWIN, Verdict.UNKNOWN, "samples of n2 in attempt 0 are not whole: short (100 bytes of 4096)"),
     (gap_without_a_fault, TWIN, Verdict.UNKNOWN, "samples of n2 in attempt 0 are not whole: gap (its node was lost)"),
     (check_failed, TWIN, Verdict.FAIL,
-     "check 'every batch once' failed on rank 1: expected 4096, observed 4095 (step 7)"),
+     "check \"every batch once\" failed on rank 1: expected 4096, observed 4095 (step 7)"),
     (no_evidence, TWIN, Verdict.UNKNOWN, "no evidence that the answer is right: no check and no result"),
     (compared_with_nothing, TWIN, Verdict.UNKNOWN,
      "no evidence that the answer is right: 4 results, compared with nothing"),

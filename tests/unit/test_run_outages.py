@@ -1,0 +1,160 @@
+"""`harness run` against an sbatch that is missing, refuses, hangs, or lies. Stand-ins: for outages only."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import driver as driver_module
+from harness.driver import Driver, SchedulerAway
+from harness.rundir import RunDir
+
+CAMPAIGN = "schema: 1\nname: tiny\nseed: 1\ngroups: [{name: g, workload: mpi.halo, nodes: 1, steps: 8}]\n"
+SITE = """\
+schema: 1
+name: somewhere
+kind: production
+launcher: slurm
+limits: {max_nodes: 4, max_time_min: 60}
+node: {cpus: 4, exclusive: true}
+mpi: {plugin: pmi2}
+requeue: true
+accounting: true
+scheduler: {poll_s: 1, call_timeout_s: 1}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "c.yaml").write_text(CAMPAIGN)
+    (tmp_path / "s.yaml").write_text(SITE)
+    return tmp_path
+
+
+def _fake(place: Path, name: str, body: str) -> None:
+    path = place / "bin" / name
+    path.write_text(f'#!/bin/bash\necho "{name} $*" >> {place}/calls\n{body}\n')
+    path.chmod(0o755)
+
+
+def _run(place: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "harness", "run", "c.yaml", "--site", "s.yaml", "--folder", "run"],
+        cwd=place,
+        env={
+            "PATH": f"{place}/bin:/usr/bin:/bin" if (place / "bin/srun").exists() else f"{place}/bin:/bin",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "HOME": str(place),
+        },
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def _without_slurm(place: Path) -> None:
+    """A PATH that has everything but Slurm."""
+    for name in ("git", "bash", "env"):
+        found = next(p for p in (Path("/usr/bin") / name, Path("/bin") / name) if p.exists())
+        (place / "bin" / name).symlink_to(found)
+
+
+def test_a_missing_sbatch_is_said_and_nothing_is_left(place: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "harness", "run", "c.yaml", "--site", "s.yaml", "--folder", "run"],
+        cwd=place,
+        env={"PATH": f"{place}/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (
+        3,
+        "",
+        "sbatch: command not found; is this a login node of a Slurm cluster? "
+        "Load Slurm's module, or use --site local, which needs no Slurm\n",
+    )
+    assert sorted(p.name for p in place.iterdir()) == ["bin", "c.yaml", "s.yaml"]
+
+
+def test_a_refusal_is_the_reason_of_every_case_it_concerns(place: Path) -> None:
+    _fake(
+        place,
+        "sbatch",
+        '[ "$1" = --version ] && { echo slurm 22; exit; }\n'
+        "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1",
+    )
+    _fake(place, "srun", "exit 0")
+    result = _run(place)
+    assert (result.returncode, result.stderr) == (3, "")
+    assert "UNKNOWN g/n1/r0" in result.stdout
+    assert "Invalid account" in json.loads((place / "run/summary.json").read_text())["cases"][0]["why"]
+    assert (place / "calls").read_text().count("sbatch /") + (place / "calls").read_text().count(
+        "sbatch run"
+    ) <= 1
+
+
+def _planned(place: Path) -> RunDir:
+    _fake(place, "sbatch", "echo slurm 22")
+    _fake(place, "srun", "exit 0")
+    code = (
+        "import sys; from harness import verbs, cli; from harness.prepare import open_or_make\n"
+        "from pathlib import Path\n"
+        "o = cli.build_parser('run').parse_args(['run', 'c.yaml', '--site', 's.yaml']); o.command = []\n"
+        "open_or_make(Path('run').absolute(), *verbs._read(o))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=place,
+        env={"PATH": f"{place}/bin:/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return RunDir(place / "run")
+
+
+def test_an_sbatch_that_timed_out_but_queued_the_job_is_found_by_name_and_not_sent_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _planned(place)
+    run_id = run.read_json(run.identity)["run_id"]
+    _fake(place, "sbatch", "echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2; exit 1")
+    _fake(place, "squeue", f'echo "77|hh.{run_id}.0000|RUNNING|p1|s|e"')
+    _fake(place, "sacct", f'echo "77|hh.{run_id}.0000|COMPLETED|0:0|p1|s|e"')
+    # Once it is found, the accounts call it over, and the queue does not know it any more.
+    _fake(place, "squeue", f'case "$*" in *--name*) echo "77|hh.{run_id}.0000|RUNNING|p1|s|e";; esac')
+    monkeypatch.setenv("PATH", f"{place}/bin:/usr/bin:/bin")
+    Driver(run).drive(lambda views, trouble: None)
+    calls = (place / "calls").read_text().splitlines()
+    assert [c.split()[0] for c in calls if not c.endswith("--version")].count("sbatch") == 1
+    lines = [json.loads(line) for line in run.ledger.read_text().splitlines()]
+    assert [(line["what"], line.get("job_id")) for line in lines][:2] == [
+        ("submitting", None),
+        ("submitted", "77"),
+    ]
+
+
+def test_an_sbatch_that_hangs_is_retried_under_its_name_and_given_up_in_words(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _planned(place)
+    _fake(place, "sbatch", "sleep 60")
+    _fake(place, "squeue", "sleep 60")
+    monkeypatch.setenv("PATH", f"{place}/bin:/usr/bin:/bin")
+    monkeypatch.setattr(driver_module, "GIVE_UP_S", 3.0)
+    told: list[str] = []
+
+    def tell(views: Any, trouble: str) -> None:
+        told.append(trouble)
+
+    with pytest.raises(SchedulerAway, match="no answer within 1 s; the controller may be away"):
+        Driver(run).drive(tell)
+    assert "sbatch: no answer within 1 s; the controller may be away" in told
+    assert os.path.exists(run.ledger)
