@@ -32,8 +32,11 @@ CLUSTER_PACKAGES=(
     nftables             # partitions between nodes
     libpmix-dev          # libpmix.so, which Slurm's pmix plug-in opens by this name
 )
-# What only the tests need: the report is opened in a browser.
-TEST_PACKAGES=(chromium)
+# What only the tests need.
+TEST_PACKAGES=(
+    chromium             # opens the report
+    libopenmpi3          # the MPI library that sites have, under Slurm's pmix
+)
 
 # Units that these packages bring, and would start at the next boot.
 UNITS=(munge slurmctld slurmd slurmdbd nftables)
@@ -51,7 +54,7 @@ usage() {
     say "usage: setup.sh [--cluster] [--dev] [--yes]"
     say "  (nothing)   build the Python environment .venv; needs no root"
     say "  --cluster   also the Debian packages of the emulated Slurm cluster; needs root"
-    say "  --dev       with --cluster: also what only the tests need (a browser)"
+    say "  --dev       with --cluster: also what only the tests need (a browser, Open MPI)"
     say "  --yes       do not ask, even in a terminal"
     say "PYTHON=/path/to/python3 chooses the interpreter of .venv (3.10 or newer)."
 }
