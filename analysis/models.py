@@ -221,7 +221,9 @@ def fit_log(basis: Floats, y: Floats) -> tuple[Floats, Floats]:
     for _ in range(_ITERATIONS):
         target = 1 + np.log(y / model)  # of basis c / model, to first order in log
         coefficients = _non_negative(basis / model[:, :, None], target)
-        model = np.maximum(np.einsum("rnm,rm->rn", basis, coefficients), 1e-300)
+        before, model = model, np.maximum(np.einsum("rnm,rm->rn", basis, coefficients), 1e-300)
+        if np.allclose(model, before, rtol=1e-10, atol=0):
+            break
     return coefficients, np.asarray(np.sum(np.log(y / model) ** 2, axis=1))
 
 

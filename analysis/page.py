@@ -203,7 +203,8 @@ def _step_times(results: CampaignResults) -> list[Words]:
 def _where(results: CampaignResults) -> Words:
     labels = {case["case_id"]: case["label"] for case in results.cases}
     rows = [{**_attempt(a), "label": labels.get(a["case_id"], a["case_id"])} for a in results.attempts]
-    return {"figure": Markup(timelines.where_it_ran(results)), "attempts": rows}
+    undrawn = max(0, len({a["case_id"] for a in results.attempts}) - timelines.MAXIMUM_COLUMNS)
+    return {"figure": Markup(timelines.where_it_ran(results)), "attempts": rows, "undrawn": undrawn}
 
 
 def _telemetry(results: CampaignResults) -> Words:

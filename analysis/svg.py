@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import html
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -87,6 +88,24 @@ def draw(title: str, width_in: float, height_in: float, plot: Callable[[Figure],
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return _inline(buffer.getvalue(), title)
+
+
+class Segments:
+    """Many line segments as one path; a segment of no length is a dot when its ends are round."""
+
+    def __init__(self) -> None:
+        self._x: list[float] = []
+        self._y: list[float] = []
+
+    def add(self, x0: float, y0: float, x1: float, y1: float) -> None:
+        """Append a segment."""
+        self._x += [x0, x1, math.nan]
+        self._y += [y0, y1, math.nan]
+
+    def plot(self, axes: Axes, **style: Any) -> None:
+        """Draw all of them with one style; the path is kept as it is, since dots have no length."""
+        (line,) = axes.plot(self._x, self._y, **style)
+        line.get_path().should_simplify = False
 
 
 def axes(figure: Figure) -> Axes:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D
 
 from analysis import svg
 from analysis.figures import byte_ticks, label, ticks
@@ -21,6 +23,7 @@ from harness.model.attempt import COMPLETED
 from harness.store import Table
 
 MAXIMUM_NODES = 128
+MAXIMUM_COLUMNS = 200  # cases in the heat map
 
 # --- recovery ---------------------------------------------------------------------------------------------
 
@@ -153,7 +156,7 @@ def _name_marks(axes: Axes, recovery: Recovery) -> None:
 
 def where_it_ran(results: CampaignResults) -> str:
     """Nodes by cases: the darker a cell, the more ranks of the last attempt; a cross where one was lost."""
-    cases = [c for c in results.cases if results.of_case("attempts", c["case_id"])]
+    cases = [c for c in results.cases if results.of_case("attempts", c["case_id"])][:MAXIMUM_COLUMNS]
     placed: dict[tuple[str, int], int] = {}
     lost: set[tuple[str, int]] = set()
     for column, case in enumerate(cases):
@@ -166,41 +169,37 @@ def where_it_ran(results: CampaignResults) -> str:
     used = sorted({node for node, _ in (*placed, *lost)}, key=_natural)[:MAXIMUM_NODES]
     if not used:
         return ""
+    rows = {node: row for row, node in enumerate(used)}
     most = max(placed.values(), default=1)
 
     def plot(figure: Figure) -> None:
         axes = svg.axes(figure)
-        for (node, column), ranks in placed.items():
-            if node in used:
-                axes.add_patch(
-                    Rectangle(
-                        (column - 0.46, used.index(node) - 0.42),
-                        0.92,
-                        0.84,
-                        linewidth=0,
-                        facecolor=svg.SERIES[0],
-                        alpha=0.25 + 0.65 * ranks / most,
-                    )
+        for ranks in sorted(set(placed.values())):  # one path for each shade
+            cells = [
+                Path.unit_rectangle().transformed(
+                    Affine2D().scale(0.92, 0.84).translate(c - 0.46, rows[n] - 0.42)
                 )
-        for node, column in lost:
-            if node in used:
-                axes.plot(
-                    [column], [used.index(node)], "x", color=svg.FAIL, markersize=7, markeredgewidth=1.8
-                )
-        axes.set_xticks(
-            range(len(cases)),
-            [label(c["label"], 28) for c in cases],
-            rotation=60,
-            ha="right",
-            rotation_mode="anchor",
-        )
+                for (n, c), found in placed.items()
+                if found == ranks and n in rows
+            ]
+            if cells:
+                shape = Path.make_compound_path(*cells)
+                shade = 0.25 + 0.65 * ranks / most
+                axes.add_patch(PathPatch(shape, linewidth=0, facecolor=svg.SERIES[0], alpha=shade))
+        crosses = sorted((column, rows[node]) for node, column in lost if node in rows)
+        for column, row in crosses:
+            axes.plot([column], [row], "x", color=svg.FAIL, markersize=7, markeredgewidth=1.8)
+        axes.set_xticks(range(len(cases)), [label(c["label"], 28) for c in cases])
+        axes.tick_params(axis="x", labelrotation=60)
+        for words in axes.get_xticklabels():
+            words.set(ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(used)), [label(n, 24) for n in used])
         axes.set_xlim(-0.6, len(cases) - 0.4)
         axes.set_ylim(len(used) - 0.4, -0.6)
         axes.grid(visible=False)
         axes.tick_params(length=0)
 
-    width = min(60.0, max(4.7, 1.2 + 0.26 * len(cases)))
+    width = max(4.7, 1.2 + 0.26 * len(cases))
     return svg.draw("Which node ran ranks of which case", width, 1.7 + 0.27 * len(used), plot)
 
 

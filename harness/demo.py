@@ -198,7 +198,7 @@ def _say_where(run: Path) -> None:
     fresh.symlink_to(run.name)
     _give_to_caller(fresh)
     fresh.replace(latest)
-    print(f"\nIn {run}, also {_shown(latest)}:")
+    print(f"\nAll of it is in {run}, also called {_shown(latest)}:")
     for label, file in (("results", "results.h5"), ("report", "report.html")):
         path = run / file
         print(f"{label:8} {path if path.is_file() else f'none: the run ended before it wrote {file}'}")

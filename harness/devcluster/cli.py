@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 
 from harness.devcluster.errors import ClusterError
@@ -86,6 +87,8 @@ def _run(args: argparse.Namespace) -> int:
     if verb == "up":
         from harness.devcluster.up import Wanted, up
 
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)  # as Ctrl-C: leave nothing behind
         if not 1 <= args.cpus <= 1024:
             raise ClusterError(f"--cpus {args.cpus}: 1 to 1024 are possible", exit_status=2)
         up(folder, Wanted(args.nodes, args.cpus, args.gres, tuple(args.share), args.reuse), _say)

@@ -48,6 +48,7 @@ def slurm_conf(cluster: Cluster) -> str:
         "CredType=cred/munge",
         f"AuthInfo=socket={paths.munge_socket},cred_expire={credential_expiry_s(len(nodes))}",
         f"StateSaveLocation={paths.controller_state}",
+        "MailProg=/bin/true",
         # Node-local, in the node's private /run: a power-off destroys it.
         "SlurmdSpoolDir=/run/slurm/spool",
         "SlurmctldPidFile=/run/slurm/slurmctld.pid",

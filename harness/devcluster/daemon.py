@@ -300,6 +300,7 @@ def _power(host: Host) -> str:
 
 def main(folder: ClusterFolder, report_fd: int) -> int:
     """Bring the planned cluster up, serve it until SIGTERM, take it down."""
+    os.umask(0o022)
     reports = os.fdopen(report_fd, "w", buffering=1)
 
     def report(phase: str, elapsed_s: float) -> None:

@@ -40,7 +40,7 @@ def enter_host(cluster: Cluster, hierarchies: tuple[cgroups.Hierarchy, ...]) -> 
         if os.path.isdir(point):
             shown.cover(point, mode, cluster.marker)
     shown.close()
-    os.makedirs("/run/slurm")
+    os.makedirs("/run/slurm/spool")
     linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV)
     # A fresh /sys shows this network's links, and hides the machine's control groups.
     linux.mount("sysfs", "/sys", "sysfs", linux.MS_NOSUID | linux.MS_NODEV)

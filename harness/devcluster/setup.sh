@@ -392,7 +392,7 @@ main() {
         say "    Their daemons are neither started now nor enabled for the next boot."
     fi
     if [[ $venv == yes ]]; then
-        say "  - build the Python environment $VENV"
+        say "  - build the Python environment $VENV, or bring it up to date"
         say "    (${python:-/usr/bin/python3}; hpc-harness[all,dev] at the versions in constraints.txt; about 1.5 GB)"
     fi
     say "The log is $LOG"

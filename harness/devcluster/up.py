@@ -28,6 +28,7 @@ from harness.devcluster.state import STATE_VERSION, Cluster, Host
 from harness.devcluster.visible import check_shareable
 
 ACCOUNT = "lab"
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_MKNOD": 27}
 _LOG_TAIL_LINES = 12
 _LOGS_SHOWN = 2
 
@@ -50,11 +51,24 @@ def check_machine() -> None:
             "a cluster needs root (namespaces, daemons); without it use site `local`, which has no Slurm",
             exit_status=3,
         )
+    rights = _lacking_rights()
+    if rights:
+        raise ClusterError(
+            f"root lacks {' and '.join(rights)} here, as in an unprivileged container, so it cannot make"
+            " namespaces; run the container privileged, or use site `local`, which has no Slurm",
+            exit_status=3,
+        )
     lacking = packages.missing_packages()
     if lacking:
         raise ClusterError(
             f"Debian packages are missing: {' '.join(lacking)}; run `make setup`", exit_status=3
         )
+
+
+def _lacking_rights() -> list[str]:
+    with open("/proc/self/status") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
 
 
 def up(folder: ClusterFolder, wanted: Wanted, say: Callable[[str], None]) -> None:

@@ -86,6 +86,32 @@ class FaultRunner:
         if seen is not None:
             self._s.event(ev.FAULT_OBSERVED, case.case_id, attempt.index, **common, evidence=seen)
 
+    async def look_again(self, case: Case) -> None:
+        """After a restart: look for the effect of faults that were commanded by a supervisor which did not live to see it.
+
+        Only what can still be seen counts, such as a node that is off; when it happened is not known.
+        """
+        known = self.facts(case)
+        for fault in case.faults:
+            facts = known[fault.fault_id]
+            if ev.FAULT_REQUESTED not in facts or {ev.FAULT_OBSERVED, ev.FAULT_HEALED} & set(facts):
+                continue
+            node = facts[ev.FAULT_REQUESTED]["node"]
+            try:
+                seen = await faults.create(fault.kind).verify_effect(self, node)
+            except FaultError:
+                continue
+            if seen is not None:
+                self._s.event(
+                    ev.FAULT_OBSERVED,
+                    case.case_id,
+                    -1,
+                    fault_id=fault.fault_id,
+                    fault=fault.kind,
+                    node=node,
+                    evidence={**seen, "seen": "after the restart"},
+                )
+
     async def heal_all(self, case: Case) -> None:
         """Undo every fault of the case that was requested and is not healed yet; tried for a minute each."""
         known = self.facts(case)

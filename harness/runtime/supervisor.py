@@ -142,6 +142,8 @@ class Supervisor:
             self.write_attempt(
                 replace(attempts[-1], outcome=at.LOST, reason="its supervisor ended without a word")
             )
+        if attempts:
+            await self.faults.look_again(case)
         tried = len(attempts)
         if tried > case.max_restarts and tried:
             return await self._close(

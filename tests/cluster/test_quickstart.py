@@ -130,7 +130,9 @@ def test_the_three_reports_are_beside_the_results(finished: Any) -> None:
     assert (folder / "report.html").stat().st_size > 10_000
 
 
-def test_analysis_runs_where_neither_torch_nor_submitit_can_be_imported(finished: Any, tmp_path: Path) -> None:
+def test_analysis_runs_where_neither_torch_nor_submitit_can_be_imported(
+    finished: Any, tmp_path: Path
+) -> None:
     folder, _ = finished
     for name in ("torch", "submitit", "mpi4py"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not on this laptop')\n")
@@ -138,7 +140,11 @@ def test_analysis_runs_where_neither_torch_nor_submitit_can_be_imported(finished
         arguments = ["--out", str(tmp_path)] if module == "report" else []
         done = subprocess.run(
             [sys.executable, "-m", f"analysis.{module}", str(folder / "results.h5"), *arguments],
-            env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}", "PATH": "/usr/bin:/bin", "MPLCONFIGDIR": str(tmp_path)},
+            env={
+                "PYTHONPATH": f"{tmp_path}:{Path.cwd()}",
+                "PATH": "/usr/bin:/bin",
+                "MPLCONFIGDIR": str(tmp_path),
+            },
             capture_output=True,
             text=True,
             timeout=120,

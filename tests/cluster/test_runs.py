@@ -1,0 +1,184 @@
+"""Runs on a real Slurm cluster that do not go smoothly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.store import Results
+
+pytestmark = pytest.mark.timeout(300)
+
+HARNESS = [sys.executable, "-m", "harness"]
+HALO = "schema: 1\nname: small\nseed: 1\ngroups:\n  - {name: halo, workload: mpi.halo, nodes: 2, steps: %d}\n"
+TRAIN = """\
+schema: 1
+name: head
+seed: 5
+groups:
+  - name: train
+    workload: torch.train
+    nodes: 2
+    steps: 60
+    checkpoint: {every_steps: 10}
+    recovery: {policy: requeue}
+    faults:
+      - {kind: node.power_off, target: {node: 0}, at: {step: 35}, expect: recovered}
+"""
+
+
+def _write(cluster: Any, name: str, text: str) -> Path:
+    path: Path = cluster.shared / name
+    path.write_text(text)
+    return path
+
+
+def _rows(folder: Path, table: str) -> list[dict[str, Any]]:
+    with Results(folder / "results.h5") as results:
+        return results.rows(table)
+
+
+def test_the_batch_host_loses_its_power_and_the_job_recovers(cluster: Any) -> None:
+    folder = cluster.shared / "head"
+    result = cluster.run_as_user(
+        [
+            *HARNESS,
+            "run",
+            str(_write(cluster, "head.yaml", TRAIN)),
+            "--site",
+            "emulated",
+            "--folder",
+            str(folder),
+        ],
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (fault,) = _rows(folder, "faults")
+    first, second = [a for a in _rows(folder, "attempts") if a["case_id"] == fault["case_id"]]
+    assert fault["target"] == json.loads(first["nodes"])[0]  # it was the batch host
+    assert (first["outcome"], second["outcome"], second["restart"]) == ("lost", "completed", 1)
+    assert (fault["requested"], fault["observed"], fault["healed"]) == (True, True, True)
+    assert json.loads(fault["evidence"])["fault.observed"]["evidence"]["seen"] == "after the restart"
+    offs = [json.loads(line) for line in (cluster.folder / "power.jsonl").read_text().splitlines()]
+    assert [a["node"] for a in offs if a["action"] == "off"][-1] == fault["target"]
+
+
+def test_a_job_whose_key_is_claimed_runs_nothing(cluster: Any) -> None:
+    folder = cluster.shared / "twice"
+    campaign = _write(cluster, "twice.yaml", HALO % 20)
+    command = [*HARNESS, "run", str(campaign), "--site", "emulated", "--folder", str(folder)]
+    assert cluster.run_as_user(command).returncode == 0
+    again = cluster.run_as_user(["sbatch", "--wait", str(folder / "jobs/0000.sh")])
+    assert again.returncode == 0, again.stderr
+    job_id = again.stdout.split()[-1]
+    log = (folder / "logs" / f"0000-{job_id}.out").read_text()
+    assert log == "0000 is claimed by another job; nothing to do here\n"
+    attempts = [json.loads(line) for line in (folder / "work/0000/attempts.jsonl").read_text().splitlines()]
+    assert {a["attempt"]["index"] for a in attempts if a["what"] == "attempt"} == {0}
+
+
+def test_a_killed_driver_goes_on_and_nothing_runs_twice(cluster: Any) -> None:
+    folder = cluster.shared / "killed"
+    campaign = _write(cluster, "killed.yaml", HALO % 20)
+    inside = [*HARNESS, "run", str(campaign), "--site", "emulated", "--folder", str(folder)]
+    command = ["exec", "--folder", str(cluster.folder), "login", "--", *inside]
+    with subprocess.Popen(
+        [sys.executable, "-m", "harness.devcluster", *command], stdout=subprocess.DEVNULL
+    ) as first:
+        end = time.monotonic() + 60
+        while not (folder / "ledger.jsonl").exists():
+            assert time.monotonic() < end, "nothing was submitted within a minute"
+            time.sleep(0.02)
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = entry.read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if str(folder).encode() in words and b"run" in words and b"exec" not in words:
+                os.kill(int(entry.parent.name), signal.SIGKILL)
+        first.wait(timeout=30)
+    result = cluster.run_as_user(inside)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith(f"going on with {folder}")
+    assert [(a["index"], a["outcome"]) for a in _rows(folder, "attempts")] == [(0, "completed")]
+    names = cluster.run_as_user(["sacct", "-n", "-P", "-X", "--format=JobName"]).stdout.split()
+    run_id = json.loads((folder / "run.json").read_text())["run_id"]
+    assert names.count(f"hh.{run_id}.0000") == 1
+
+
+def test_cancelled_jobs_end_as_unknown_and_say_so(cluster: Any) -> None:
+    folder = cluster.shared / "cancelled"
+    campaign = _write(cluster, "cancelled.yaml", HALO % 200000)
+    inside = [*HARNESS, "run", str(campaign), "--site", "emulated", "--folder", str(folder)]
+    command = ["exec", "--folder", str(cluster.folder), "login", "--", *inside]
+    with subprocess.Popen(
+        [sys.executable, "-m", "harness.devcluster", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as first:
+        end = time.monotonic() + 60
+        while not (folder / "work/0000/progress.json").exists():
+            assert time.monotonic() < end, "the case did not begin within a minute"
+            time.sleep(0.1)
+        os.killpg(first.pid, signal.SIGINT)  # what Ctrl-C at a terminal sends
+        _, errors = first.communicate(timeout=30)
+    assert first.returncode == 130
+    assert "what was submitted goes on without this command" in errors
+    assert f"harness cancel {folder}" in errors
+    cancelled = cluster.run_as_user([*HARNESS, "cancel", str(folder)])
+    assert cancelled.returncode == 0, cancelled.stderr
+    result = cluster.run_as_user(inside)
+    assert result.returncode == 3, result.stdout + result.stderr
+    (case,) = _rows(folder, "cases")
+    assert case["outcome"] in ("lost", "interrupted")
+    assert _rows(folder, "jobs")[0]["state"].startswith("CANCELLED")
+
+
+def test_worlds_of_one_fail_the_case_in_clear_words(cluster: Any) -> None:
+    site = _write(
+        cluster,
+        "no-mpi.yaml",
+        (Path(__file__).parents[2] / "configs/sites/emulated.yaml")
+        .read_text()
+        .replace("plugin: pmi2", "plugin: none"),
+    )
+    folder = cluster.shared / "worlds"
+    campaign = _write(cluster, "worlds.yaml", HALO % 20)
+    result = cluster.run_as_user(
+        [*HARNESS, "run", str(campaign), "--site", str(site), "--folder", str(folder)]
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    (case,) = _rows(folder, "cases")
+    assert case["outcome"] == "failed"
+    assert "2 ranks were started, but MPI made 2 of them" in case["reason"] or "worlds" in case["reason"]
+
+
+def test_a_folder_that_cannot_be_written_is_said(cluster: Any) -> None:
+    campaign = _write(cluster, "ro.yaml", HALO % 20)
+    result = cluster.run_as_user(
+        [*HARNESS, "run", str(campaign), "--site", "emulated", "--folder", "/usr/run"]
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "/usr/run: cannot be made (Permission denied); choose a --folder on shared storage that you can write to\n"
+    )
+
+
+def test_site_emulated_is_refused_outside_an_emulated_cluster(cluster: Any, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [*HARNESS, "run", "quickstart", "--site", "emulated", "--folder", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith('site "emulated" is an emulated cluster, and this shell is not on one')
+    assert not (tmp_path / "run").exists()
