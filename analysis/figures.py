@@ -247,7 +247,7 @@ def step_times(results: CampaignResults, cases: Sequence[Row]) -> str:
 
 
 def _distributions(axes: Axes, rows: Sequence[tuple[int, Floats]], shown: int, colour: str) -> None:
-    """Rows of one colour, of ``shown`` in all. One path for each kind of mark, however many steps there are: files stay small."""
+    """Rows of one colour, of ``shown`` in all; one path for each kind of mark, so that files stay small."""
     dots, thin, thick, middle = svg.Segments(), svg.Segments(), svg.Segments(), svg.Segments()
     room = max(1, MAXIMUM_DOTS // shown)
     for row, times in rows:

@@ -64,15 +64,16 @@ def _of_steps(results: CampaignResults, case: Row) -> str:
 
 
 def _of_faults(results: CampaignResults, case: Row) -> str:
-    """Time to recover (t8 - t1, the longest) and restarts."""
+    """Time to recover (t8 - t1, of the fault that took longest) and restarts."""
     faults = results.of_case("faults", case["case_id"])
     found = [recovery.of_fault(results, case, fault) for fault in faults]
-    times = [r.time_to_recover_s for r in found if r.time_to_recover_s is not None]
     restarts = max(0, len(results.of_case("attempts", case["case_id"])) - 1)
-    number = text.count(len(found), "fault")
-    if not times:
-        return f"time to recover from {number} unknown, {text.count(restarts, 'restart')}"
-    return f"recovered from {number} in {text.seconds(max(times))}, {text.count(restarts, 'restart')}"
+    known = [r for r in found if r.time_to_recover_s is not None or r.time_to_recover_bound_s is not None]
+    words = text.count(len(found), "fault")
+    if len(known) < len(found):
+        return f"not known to have recovered from {words}, {text.count(restarts, 'restart')}"
+    slowest = max(known, key=lambda r: r.time_to_recover_s or r.time_to_recover_bound_s or 0.0)
+    return f"recovered from {words} {slowest.took}, {text.count(restarts, 'restart')}"
 
 
 def of_case(results: CampaignResults, case: Row) -> str:

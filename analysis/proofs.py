@@ -66,9 +66,8 @@ def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
         words = f"did not recover from {name}: it never passed the step reached before"
         return [*found, Finding(Verdict.FAIL, words)]
     if fault["healed"]:
-        took_s = of_fault(view.results, view.case, fault).time_to_recover_s
-        took = "after an unknown time" if took_s is None else f"in {text.seconds(took_s)}"
-        found.append(Finding(Verdict.PASS, f"{name} requested, observed, healed; recovered {took}"))
+        story = of_fault(view.results, view.case, fault)
+        found.append(Finding(Verdict.PASS, f"{name} requested, observed, healed; recovered {story.took}"))
     return found
 
 

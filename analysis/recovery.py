@@ -34,7 +34,7 @@ STAMPS = (
 
 @dataclass(frozen=True)
 class Stamp:
-    """One instant; ``after_s`` is relative to t1, None with the reason in ``why``."""
+    """One instant; ``after_s`` is relative to the recovery's origin, None with the reason in ``why``."""
 
     name: str
     words: str
@@ -56,7 +56,11 @@ class Lost:
 
 @dataclass(frozen=True)
 class Recovery:
-    """One declared fault of one case, with what became of it."""
+    """One declared fault of one case, with what became of it.
+
+    ``origin`` is the stamp that the others are relative to: t1, or t0 where whoever did it took the record of
+    t1 with it (the node that ran the supervisor, for one). Then durations are unknown, and only bounded.
+    """
 
     case_id: str
     label: str
@@ -69,14 +73,25 @@ class Recovery:
     requested: bool
     observed: bool
     healed: bool
+    origin: str
     stamps: tuple[Stamp, ...]
     detection_s: float | None  # t2 - t1
     time_to_restart_s: float | None  # t7 - t1
     time_to_recover_s: float | None  # t8 - t1, MTTR
+    time_to_recover_bound_s: float | None  # t8 - t0, where t1 is not recorded: it took at most this
     restarts: int  # attempts after the one that was hit
     hit_attempt: int
     lost: Lost
     evidence: tuple[tuple[str, str], ...]
+
+    @property
+    def took(self) -> str:
+        """Time to recover in words."""
+        if self.time_to_recover_s is not None:
+            return f"in {text.seconds(self.time_to_recover_s)}"
+        if self.time_to_recover_bound_s is not None:
+            return f"in at most {text.seconds(self.time_to_recover_bound_s)}"
+        return "after an unknown time"
 
     def stamp(self, name: str) -> Stamp:
         """The stamp of that name."""
@@ -103,7 +118,7 @@ def clock_offsets(results: CampaignResults) -> dict[str, int]:
 
 
 def _stamps(fault: Row) -> tuple[Stamp, ...]:
-    origin = fault["injected_wall_ns"]
+    origin = fault["injected_wall_ns"] or fault["requested_wall_ns"]
     found = []
     for name, column, words in STAMPS:
         wall = int(fault[column])
@@ -112,35 +127,34 @@ def _stamps(fault: Row) -> tuple[Stamp, ...]:
         if wall <= 0:
             after, why = None, "not recorded"
         elif origin <= 0:
-            after, why = None, "when it was injected is not recorded"
+            after, why = None, "neither request nor injection is recorded"
         elif wall < origin and name != "t0":
             early = text.seconds((origin - wall) / 1e9)
-            after, why = None, f"invalid: {early} before the injection, so the clocks disagree"
+            after, why = None, f"invalid: {early} before the fault, so the clocks disagree"
         found.append(Stamp(name, words, wall, after, why))
     return tuple(found)
 
 
 def _lost(results: CampaignResults, case: Row, fault: Row) -> Lost:
     """Steps of the attempt that was hit and that the next one did again, by the ranks' own samples."""
-    unknown = Lost(None, -1, -1, None, "")
     attempts = results.of_case("attempts", case["case_id"])
-    later = [a for a in attempts if a["index"] > fault["attempt"]]
-    hit = [a for a in attempts if a["index"] == fault["attempt"]]
-    if not hit or not later:
+    if not any(a["index"] > fault["attempt"] for a in attempts) or fault["attempt"] < 0:
         return Lost(None, -1, -1, None, "no attempt followed")
     if not results.has_samples(case["workload"], "steps"):
-        return unknown
+        return Lost(None, -1, -1, None, "no steps recorded")
     samples = results.case_samples(case["case_id"], "steps", all_attempts=True)
     index = results.attempt_index(samples["attempt"])
-    again = later[0]["first_step"]
-    broken = (index == fault["attempt"]) & (samples["step"] >= again)
-    if not np.any(index == fault["attempt"]):
+    hit, later = index == fault["attempt"], index > fault["attempt"]
+    if not np.any(hit):
         return Lost(None, -1, -1, None, "no sample of the attempt that was hit")
-    typical_s = float(np.median(samples["step_time_ns"][index == fault["attempt"]])) / 1e9
+    if not np.any(later):
+        return Lost(None, -1, -1, None, "no attempt that followed did a step")
+    again = int(np.min(samples["step"][later & (index == np.min(index[later]))]))
+    broken = hit & (samples["step"] >= again)
+    typical_s = float(np.median(samples["step_time_ns"][hit])) / 1e9
     partial_s, words = _partial_step_s(results, samples, index, case, fault)
     last = int(np.max(samples["step"][broken])) if np.any(broken) else again - 1
-    rank_s = int(np.sum(broken)) * typical_s + partial_s
-    return Lost(last - again + 1, int(again), last, rank_s, words)
+    return Lost(last - again + 1, again, last, int(np.sum(broken)) * typical_s + partial_s, words)
 
 
 def _partial_step_s(
@@ -181,27 +195,30 @@ def of_fault(results: CampaignResults, case: Row, fault: Row) -> Recovery:
     """The story of one row of /faults."""
     stamps = _stamps(fault)
     after = {s.name: s.after_s for s in stamps}
+    exact = fault["injected_wall_ns"] > 0
     attempts = results.of_case("attempts", case["case_id"])
     return Recovery(
-        case["case_id"],
-        case["label"],
-        fault["fault_id"],
-        fault["kind"],
-        fault["requested_kind"],
-        fault["target"],
-        fault["at_step"],
-        fault["expect"],
-        fault["requested"],
-        fault["observed"],
-        fault["healed"],
-        stamps,
-        after["t2"],
-        after["t7"],
-        after["t8"],
-        sum(a["index"] > fault["attempt"] for a in attempts),
-        fault["attempt"],
-        _lost(results, case, fault),
-        _evidence(fault),
+        case_id=case["case_id"],
+        label=case["label"],
+        fault_id=fault["fault_id"],
+        kind=fault["kind"],
+        requested_kind=fault["requested_kind"],
+        target=fault["target"],
+        at_step=fault["at_step"],
+        expect=fault["expect"],
+        requested=fault["requested"],
+        observed=fault["observed"],
+        healed=fault["healed"],
+        origin="t1" if exact else "t0",
+        stamps=stamps,
+        detection_s=after["t2"] if exact else None,
+        time_to_restart_s=after["t7"] if exact else None,
+        time_to_recover_s=after["t8"] if exact else None,
+        time_to_recover_bound_s=None if exact else after["t8"],
+        restarts=sum(a["index"] > fault["attempt"] for a in attempts),
+        hit_attempt=fault["attempt"],
+        lost=_lost(results, case, fault),
+        evidence=_evidence(fault),
     )
 
 
@@ -223,7 +240,8 @@ def _words(results: CampaignResults, r: Recovery) -> str:
         f"  {facts}",
     ]
     for s in r.stamps:
-        value = f"{s.after_s:+.3f} s" if s.after_s is not None else s.why
+        since = "" if r.origin == "t1" else " since the request"
+        value = f"{s.after_s:+.3f} s{since}" if s.after_s is not None else s.why
         lines.append(f"  {s.name:<7}{s.words:<42}{value}")
     for name, value_s in (
         ("detection latency", r.detection_s),
@@ -231,6 +249,8 @@ def _words(results: CampaignResults, r: Recovery) -> str:
         ("time to recover", r.time_to_recover_s),
     ):
         lines.append(f"  {name:<49}{text.seconds(value_s) if value_s is not None else 'unknown'}")
+    if r.time_to_recover_bound_s is not None:
+        lines.append(f"  {'':<49}at most {text.seconds(r.time_to_recover_bound_s)}, since the request")
     if r.lost.steps is not None and r.lost.rank_s is not None:
         lines.append(
             f"  {'lost work':<49}{text.count(r.lost.steps, 'step')}, {r.lost.rank_s:.3f} rank-seconds "
@@ -239,10 +259,10 @@ def _words(results: CampaignResults, r: Recovery) -> str:
     else:
         lines.append(f"  {'lost work':<49}unknown {r.lost.words}")
     for a in results.of_case("attempts", r.case_id):
-        nodes = ",".join(names(a["nodes"]))
+        done = f"steps {a['first_step']} to {a['last_step']}" if a["last_step"] >= 0 else "steps unknown"
         lines.append(
-            f"  attempt {a['index']} (job {a['slurm_job_id'] or '-'}) on {nodes}: steps {a['first_step']} to "
-            f"{a['last_step']}, {a['outcome']}: {a['reason']}"
+            f"  attempt {a['index']} (job {a['slurm_job_id'] or '-'}) on {','.join(names(a['nodes']))}: {done}, "
+            f"{a['outcome']}{': ' if a['reason'] else ''}{a['reason']}"
         )
     return "\n".join(text.clean(line).replace("\n", " ") for line in lines)
 

@@ -5,7 +5,7 @@ The same conventions as in ``analysis.figures``; labels are hostile here too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,7 +28,9 @@ MAXIMUM_COLUMNS = 200  # cases in the heat map
 # --- recovery ---------------------------------------------------------------------------------------------
 
 _MARKS = (
+    ("t0", "requested", svg.MUTED),
     ("t1", "injected", svg.FAIL),
+    ("t1v", "observed", svg.FAIL),
     ("t2", "detected", svg.WARN),
     ("t7", "first step", svg.SERIES[0]),
     ("t8", "recovered", svg.PASS),
@@ -39,7 +41,7 @@ _MARKS = (
 def recovery_timeline(results: CampaignResults, recovery: Recovery) -> str:
     """Steps over time around one fault, a line each rank and attempt; below, the nodes of each attempt."""
     case = results.case(recovery.case_id)
-    origin = recovery.stamp("t1").wall_ns or recovery.stamp("t0").wall_ns
+    origin = recovery.stamp(recovery.origin).wall_ns
     if case is None or origin <= 0:
         return ""
     attempts = results.of_case("attempts", recovery.case_id)
@@ -49,8 +51,8 @@ def recovery_timeline(results: CampaignResults, recovery: Recovery) -> str:
     def plot(figure: Figure) -> None:
         lanes = max(0.55, 0.28 * len(used) + 0.2)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, lanes])
-        _progress(upper, results, case, origin)
-        _lanes(lower, attempts, used, recovery, origin)
+        last_seen = _progress(upper, results, case, origin)
+        _lanes(lower, attempts, used, recovery, origin, last_seen)
         recovered = recovery.stamp("t8").after_s
         for axes in (upper, lower):
             if recovered is not None:
@@ -60,19 +62,21 @@ def recovery_timeline(results: CampaignResults, recovery: Recovery) -> str:
                 if after is not None:
                     axes.axvline(after, color=colour, linewidth=1.1, linestyle="-" if name == "t1" else "--")
         _name_marks(upper, recovery)
-        lower.set_xlabel("seconds after the fault was injected")
+        did = "injected" if recovery.origin == "t1" else "requested"
+        lower.set_xlabel(f"seconds after the fault was {did}")
 
     height = 2.7 + 0.28 * len(used)
     return svg.draw(f"{recovery.label}: steps over time around {recovery.fault_id}", 11.0, height, plot)
 
 
-def _progress(axes: Axes, results: CampaignResults, case: Row, origin: int) -> None:
-    """Highest step finished over time, a line for each rank of each attempt."""
+def _progress(axes: Axes, results: CampaignResults, case: Row, origin: int) -> dict[int, float]:
+    """Steps over time, a line for each rank of each attempt; returns when each attempt finished its last step."""
+    last_seen: dict[int, float] = {}
     axes.set_ylabel("step")
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.axhline(case["steps"] - 1, color=svg.MUTED, linewidth=0.9, linestyle=":")
     if not results.has_samples(case["workload"], "steps"):
-        return
+        return last_seen
     samples = results.case_samples(case["case_id"], "steps", all_attempts=True)
     offsets = clock_offsets(results)
     index = results.attempt_index(samples["attempt"])
@@ -85,22 +89,32 @@ def _progress(axes: Axes, results: CampaignResults, case: Row, origin: int) -> N
                 continue  # without its host's clock there is no place on the time line
             ends = samples["start_mono_ns"][mine] + samples["step_time_ns"][mine] + offsets[host]
             order = np.argsort(ends)
+            after = (ends[order] - origin) / 1e9
+            last_seen[int(attempt)] = max(last_seen.get(int(attempt), -np.inf), float(after[-1]))
             axes.step(
-                (ends[order] - origin) / 1e9,
+                after,
                 samples["step"][mine][order],
                 where="post",
                 linewidth=1.3,
                 color=svg.series_colour(int(attempt)),
                 alpha=0.75,
             )
+    return last_seen
 
 
-def _lanes(axes: Axes, attempts: Sequence[Row], used: Sequence[str], recovery: Recovery, origin: int) -> None:
-    """A bar on each node for each attempt that had ranks on it."""
+def _lanes(
+    axes: Axes,
+    attempts: Sequence[Row],
+    used: Sequence[str],
+    recovery: Recovery,
+    origin: int,
+    last_seen: Mapping[int, float],
+) -> None:
+    """A bar on each node for each attempt that had ranks on it; paler where nobody wrote when it ended."""
     for attempt in attempts:
         start = (attempt["start_wall_ns"] - origin) / 1e9
         end_ns = attempt["end_wall_ns"]
-        end = (end_ns - origin) / 1e9 if end_ns > 0 else start + max(0.0, attempt["duration_ns"] / 1e9)
+        end = (end_ns - origin) / 1e9 if end_ns > 0 else max(start, last_seen.get(attempt["index"], start))
         colour = svg.series_colour(attempt["index"])
         for node in dict.fromkeys(names(attempt["rank_nodes"]) or names(attempt["nodes"])):
             if node not in used:
@@ -108,7 +122,8 @@ def _lanes(axes: Axes, attempts: Sequence[Row], used: Sequence[str], recovery: R
             hit = node == recovery.target and attempt["index"] == recovery.hit_attempt
             stop = min(end, 0.0) if hit and end > 0 > start else end
             row = used.index(node)
-            axes.barh(row, stop - start, left=start, height=0.5, color=colour, alpha=0.8, linewidth=0)
+            shade = 0.8 if end_ns > 0 else 0.45
+            axes.barh(row, stop - start, left=start, height=0.5, color=colour, alpha=shade, linewidth=0)
             axes.annotate(
                 f"attempt {attempt['index']}",
                 (start, row),

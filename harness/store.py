@@ -211,7 +211,12 @@ class Writer:
     def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._file = h5py.File(self._temporary, "w")
+        try:
+            self._file = h5py.File(self._temporary, "w")
+        except OSError as error:
+            raise StoreError(
+                f"{path}: cannot be written ({str(error).splitlines()[0]}); is the folder yours, and is there room?"
+            ) from None
         self._written: dict[str, int] = {}
         self._file.attrs["schema"] = SCHEMA_NAME
         self._file.attrs["schema_version"] = SCHEMA_VERSION

@@ -65,12 +65,15 @@ def main(args: argparse.Namespace) -> int:
     except ClusterError as error:
         print(f"harness cluster {args.cluster_verb}: {error}", file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         # Whoever read our output has enough of it, as in `status | head`; not even the flush may fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"harness cluster {args.cluster_verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _say(line: str) -> None:

@@ -87,7 +87,7 @@ class FaultRunner:
             self._s.event(ev.FAULT_OBSERVED, case.case_id, attempt.index, **common, evidence=seen)
 
     async def look_again(self, case: Case) -> None:
-        """After a restart: look for the effect of faults that were commanded by a supervisor which did not live to see it.
+        """After a restart: look for the effect of faults whose supervisor did not live to see it.
 
         Only what can still be seen counts, such as a node that is off; when it happened is not known.
         """

@@ -54,7 +54,7 @@ def told(campaign: factory.Campaign, folder: Path) -> Recovery:
 def test_everything_is_told_relative_to_the_injection(tmp_path: Path) -> None:
     t1 = factory.START_NS + 650_000_000
     assert told(one_fault(), tmp_path) == Recovery(
-        "c", "g/n2/r0", "f0", "node.power_off", "node.power_off", "n2", 5, "recovered", True, True, True,
+        "c", "g/n2/r0", "f0", "node.power_off", "node.power_off", "n2", 5, "recovered", True, True, True, "t1",
         (
             Stamp("t0", "requested", t1 - S // 10, -0.1, ""),
             Stamp("t1", "injected", t1, 0.0, ""),
@@ -64,7 +64,7 @@ def test_everything_is_told_relative_to_the_injection(tmp_path: Path) -> None:
             Stamp("t8", "recovered: past the highest step before", t1 + 27 * S // 10, 2.7, ""),
             Stamp("healed", "healed", t1 + 5 * S, 5.0, ""),
         ),
-        0.1, 2.5, 2.7, 1, 0,
+        0.1, 2.5, 2.7, None, 1, 0,
         # two ranks did steps 4 and 5 again, 0.1 s each, and each lost 0.05 s of step 6
         Lost(2, 4, 5, pytest.approx(0.5), "partial step included"),
         (("how", "power command"),),
@@ -84,15 +84,34 @@ def test_a_negative_latency_is_invalid_and_no_number(tmp_path: Path) -> None:
     found = told(campaign, tmp_path)
     assert (found.detection_s, found.stamp("t2").why) == (
         None,
-        "invalid: 900 ms before the injection, so the clocks disagree",
+        "invalid: 900 ms before the fault, so the clocks disagree",
     )
 
 
-def test_without_a_moment_of_injection_nothing_is_relative(tmp_path: Path) -> None:
+def test_without_a_record_of_the_injection_the_request_bounds_the_time_to_recover(tmp_path: Path) -> None:
     campaign = one_fault()
     campaign.tables["faults"][0]["injected_wall_ns"] = 0
     found = told(campaign, tmp_path)
-    assert {s.why for s in found.stamps} == {"not recorded", "when it was injected is not recorded"}
+    assert (found.origin, found.detection_s, found.time_to_recover_s) == ("t0", None, None)
+    assert (found.time_to_recover_bound_s, found.took) == (pytest.approx(2.8), "in at most 2.80 s")
+    assert found.lost.words == "partial step not included: when it was injected is not recorded"
+
+
+def test_without_request_and_injection_nothing_is_relative(tmp_path: Path) -> None:
+    campaign = one_fault()
+    campaign.tables["faults"][0].update(injected_wall_ns=0, requested_wall_ns=0)
+    found = told(campaign, tmp_path)
+    assert {s.why for s in found.stamps} == {"not recorded", "neither request nor injection is recorded"}
+    assert found.took == "after an unknown time"
+
+
+def test_an_attempt_that_did_no_step_did_none_again(tmp_path: Path) -> None:
+    campaign = one_fault()
+    case = campaign.find("cases", case_id="c")
+    campaign.find("attempts", index=1)["index"] = 2
+    row = campaign.attempt(case, ["n1", "n3"], factory.START_NS + 2 * S, 0, outcome="lost")
+    row["index"] = 1
+    assert told(campaign, tmp_path).lost.steps == 2
 
 
 def test_a_rank_without_a_clock_is_named_in_the_lost_work(tmp_path: Path) -> None:
@@ -139,8 +158,8 @@ def test_words_name_both_attempts(tmp_path: Path, capsys: pytest.CaptureFixture[
         "  requested, observed, healed",
     ]
     assert lines[-2:] == [
-        "  attempt 0 (job 101) on n1,n2: steps 0 to 5, node_lost: ",
-        "  attempt 1 (job 102) on n1,n3: steps 4 to 9, completed: ",
+        "  attempt 0 (job 101) on n1,n2: steps 0 to 5, node_lost",
+        "  attempt 1 (job 102) on n1,n3: steps 4 to 9, completed",
     ]
     assert recovery.main([path, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["overview"]["recovered"] == 1
