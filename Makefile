@@ -57,5 +57,5 @@ bench: ## what the harness itself costs; measures, passes and fails nothing
 clean: ## remove .venv, caches and build outputs; results in .harness/runs stay
 	@if [ -e .harness/cluster/cookie.json ]; then \
 	    echo "A cluster is in .harness/cluster; take it down first: .venv/bin/harness cluster down" >&2; exit 1; fi
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .grimp_cache .import_linter_cache
 	find harness analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -116,7 +116,7 @@ def scaling_time(series: Series) -> str:
             axes.yaxis.set_major_formatter(ticks("s"))
             axes.set_ylim(0, max(every) * 1.25)
         axes.set_ylabel("time of a step, slowest rank")
-        axes.legend(loc="lower left")
+        axes.legend(loc="best")
 
     return svg.draw(f"{series.group}: step time over nodes, {series.mode} scaling", *SMALL, plot)
 
@@ -145,13 +145,13 @@ def scaling_efficiency(series: Series) -> str:
             axes.annotate(
                 text.percent(p.efficiency),
                 (p.nodes, p.efficiency),
-                xytext=(0, -15),
+                xytext=(8, 5),
                 fontsize=8.5,
                 textcoords="offset points",
-                ha="center",
                 color=svg.INK,
             )
         _node_axis(axes, nodes)
+        axes.set_xlim(right=nodes[-1] * (nodes[-1] / nodes[0]) ** 0.22 * 1.1)  # room for the last label
         axes.set_ylim(0, highest * 1.12)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(_PERCENT)

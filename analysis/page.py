@@ -17,24 +17,33 @@ from analysis.summary import counts, exit_status
 from analysis.verdict import CaseVerdict
 from harness.model.event import RANK_STARTED
 from harness.model.verdict import Verdict
-from harness.store import HISTORY
 
 Words = dict[str, Any]
 
 SHOWN_CHECKS = 12  # of one case; those that failed first
 
 
+def _object(value: Any) -> Words | None:
+    """A JSON object, given as text or as data; None where it is something else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "{}")
+        except ValueError:
+            return None
+    return value if isinstance(value, dict) else None
+
+
+def _short(value: Any) -> str:
+    """A value of a JSON object in words."""
+    if isinstance(value, dict) and value and all(isinstance(v, (str, int, float)) for v in value.values()):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _pretty(value: str) -> list[tuple[str, str]]:
     """A JSON object as names and short values; what is not one is shown as it is."""
-    try:
-        found = json.loads(value) if value else {}
-    except ValueError:
-        return [("", value)]
-    if not isinstance(found, dict):
-        return [("", value)]
-    return [
-        (str(k), v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)) for k, v in found.items()
-    ]
+    found = _object(value)
+    return [("", value)] if found is None else [(str(k), _short(v)) for k, v in found.items()]
 
 
 def hosts(rank_nodes: str) -> list[tuple[str, str]]:
@@ -221,21 +230,17 @@ def _versions(results: CampaignResults) -> list[tuple[str, str]]:
     """Versions as the ranks themselves said: name -> every value that was seen, with how many ranks said it."""
     seen: dict[str, dict[str, int]] = {}
     for event in results.events:
-        if event["kind"] != RANK_STARTED:
-            continue
-        said = dict(_pretty(event["data"])).get("versions", "")
-        for name, value in _pretty(said):
-            values = seen.setdefault(name, {})
-            values[value] = values.get(value, 0) + 1
-    return [
-        (
-            name,
-            next(iter(values))
-            if len(values) == 1
-            else "; ".join(f"{v} ({n} ranks)" for v, n in values.items()),
-        )
-        for name, values in seen.items()
-    ]
+        if event["kind"] == RANK_STARTED:
+            for name, value in (_object((_object(event["data"]) or {}).get("versions")) or {}).items():
+                values = seen.setdefault(name, {})
+                values[_short(value)] = values.get(_short(value), 0) + 1
+    return [(name, _counted(values)) for name, values in seen.items()]
+
+
+def _counted(values: dict[str, int]) -> str:
+    if len(values) == 1:
+        return next(iter(values))
+    return "; ".join(f"{value} ({text.count(number, 'rank')})" for value, number in values.items())
 
 
 def _jobs(results: CampaignResults) -> Words:
@@ -260,7 +265,7 @@ def _provenance(results: CampaignResults) -> list[tuple[str, str]]:
         ("git commit", results.text("git_commit")),
         ("planned", text.instant(created if isinstance(created, int) else 0)),
         ("collected", text.instant(collected if isinstance(collected, int) else 0)),
-        ("file schema", f"version {max(HISTORY)} or older, read from {results.path.name}"),
+        ("file", f"{results.path.name}, schema version {results.text('schema_version')}"),
     ]
 
 

@@ -21,6 +21,8 @@ from analysis.load import CampaignResults, Row
 from analysis.models import LAWS, MINIMUM_REPEATS, RESAMPLES, STRONG, WEAK, Fit, fit, karp_flatt
 from analysis.series import slowest_rank
 
+POOR_FIT = 0.25  # a law whose residuals are larger than this, root mean square, relative, explains nothing
+
 
 @dataclass(frozen=True)
 class Point:
@@ -182,6 +184,14 @@ def _series(results: CampaignResults, key: tuple[str, str, str, int, str], cases
         # One law alone cannot be compared with another, so none is named.
         why = "; ".join(f"{f.law}: {f.why}" for f in fits if f.why)
         scored = []
+    best = min(scored)[1] if scored else ""
+    nearest = next((f for f in fits if f.law == best), None)
+    if nearest is not None and nearest.relative_error > POOR_FIT:
+        # The least bad of bad laws would be read as an explanation.
+        why = (
+            f"none describes these times: the nearest, {best}, is off by {nearest.relative_error * 100:.0f} %"
+        )
+        best = ""
     return Series(
         group,
         workload,
@@ -190,7 +200,7 @@ def _series(results: CampaignResults, key: tuple[str, str, str, int, str], cases
         min(runs) if runs else 0,
         found,
         fits,
-        min(scored)[1] if scored else "",
+        best,
         why,
         tuple(left_out),
         results.stamp,
@@ -220,7 +230,12 @@ def parameter_words(series_fit: Fit) -> str:
         span = f" ({shown(q.interval[0])} to {shown(q.interval[1])})" if q.interval else ""
         words.append(f"{q.name} = {shown(q.value)}{span}")
     if series_fit.peak_p is not None:
-        words.append(f"peak at {series_fit.peak_p:.1f} nodes")
+        gain = (
+            f"peak at {series_fit.peak_p:.1f} nodes"
+            if series_fit.peak_p > 1
+            else "no gain from a second node"
+        )
+        words.append(gain)
     return ", ".join(words)
 
 
@@ -264,7 +279,7 @@ def words(series: Series) -> str:
     for f in series.fits:
         mark = "*" if f.law == series.best else " "
         score = f"AICc {f.aicc:.1f}" if f.aicc is not None else f"AICc unknown: {f.why}"
-        lines.append(f"{mark} {f.law}: {parameter_words(f)}; off by {f.relative_error:.2%}, {score}")
+        lines.append(f"{mark} {f.law}: {parameter_words(f)}; off by {f.relative_error * 100:.2f} %, {score}")
     if series.why_no_fit:
         lines.append(f"no law chosen: {series.why_no_fit}")
     elif not any(q.interval for f in series.fits for q in f.parameters):

@@ -19,6 +19,7 @@ from analysis import svg
 from analysis.figures import byte_ticks, label, ticks
 from analysis.load import CampaignResults, Row, names
 from analysis.recovery import Recovery, clock_offsets
+from analysis.series import Floats
 from harness.model.attempt import COMPLETED
 from harness.store import Table
 
@@ -267,26 +268,18 @@ def _counter(
         axes = svg.axes(figure)
         begin = samples["wall_ns"].min()
         gpu = samples.get("gpu", np.zeros(len(samples["node"]), dtype=np.int64))
-        lines = np.unique(np.stack([samples["node"], gpu], axis=1), axis=0)
-        for number, (node, device) in enumerate(lines.tolist()):
+        pairs = np.unique(np.stack([samples["node"], gpu], axis=1), axis=0).tolist()
+        shown = [(results.nodes[n] if 0 <= n < len(results.nodes) else "?", n, device) for n, device in pairs]
+        for number, (name, node, device) in enumerate(sorted(shown, key=lambda x: (*_natural(x[0]), x[2]))):
             mine = (samples["node"] == node) & (gpu == device)
             order = np.argsort(samples["wall_ns"][mine])
             minutes = (samples["wall_ns"][mine][order] - begin) / 60e9
             values = samples[column][mine][order].astype(np.float64)
-            if counter:
-                gaps = np.diff(minutes) * 60
-                values = np.append(
-                    np.nan, np.divide(np.diff(values), gaps, out=np.full(len(gaps), np.nan), where=gaps > 0)
-                )
-                values[values < 0] = np.nan  # a host that was powered on again counts from zero
-            every = max(1, len(values) // 600)
-            name = results.nodes[node] if 0 <= node < len(results.nodes) else "?"
             axes.plot(
-                minutes[::every],
-                values[::every],
+                *_line(minutes, values, counter),
                 linewidth=1.1,
                 color=svg.series_colour(number),
-                label=label(name, 16) if len(lines) <= 8 else None,
+                label=label(name, 16) if len(shown) <= 8 else None,
             )
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -295,7 +288,7 @@ def _counter(
         if unit == "B":
             byte_ticks(axes.yaxis, float(samples[column].max()))
         axes.set_xlabel("minutes")
-        if len(lines) <= 8:
+        if len(shown) <= 8:
             axes.legend(
                 loc="lower left",
                 bbox_to_anchor=(0, 1),
@@ -306,3 +299,21 @@ def _counter(
             )
 
     return svg.draw(f"{words} over time", 3.6, 2.1, plot)
+
+
+def _line(minutes: Floats, values: Floats, counter: bool) -> tuple[Floats, Floats]:
+    """A counter as a line: a running one as its rate in 1/s, broken where nobody measured, thinned to 600 points."""
+    if len(minutes) < 2:
+        return minutes, values
+    gaps = np.diff(minutes) * 60
+    if counter:
+        rates = np.divide(np.diff(values), gaps, out=np.full(len(gaps), np.nan), where=gaps > 0)
+        rates[rates < 0] = np.nan  # a host that was powered on again counts from zero
+        values = np.append(np.nan, rates)
+    silent = np.flatnonzero(gaps > 5 * np.median(gaps)) + 1
+    every = max(1, len(values) // 600)
+    keep = np.zeros(len(values), dtype=bool)
+    keep[::every] = True
+    minutes, values = np.insert(minutes, silent, minutes[silent]), np.insert(values, silent, np.nan)
+    keep = np.insert(keep, silent, True)
+    return minutes[keep], values[keep]

@@ -1,16 +1,21 @@
 """One control-group tree for each node, so that each slurmd finds a root of its own.
 
-Slurm's cgroup/v1 plug-in always works in /sys/fs/cgroup/CONTROLLER/slurm, which all nodes of one
-machine would share. So each node's processes start in a group of their own, and a cgroup namespace
-makes that group their root. On a machine with version 2 only, or where groups cannot be made, there
-are none: `status` then says that jobs are tracked without them.
+Slurm's cgroup/v1 plug-in always works in /sys/fs/cgroup/CONTROLLER/slurm_NODE, which two clusters
+whose nodes have the same names would share, and a real node of this machine too. So each node's
+processes start in a group of their own, and a cgroup namespace makes that group their root.
+
+A machine that has version 2 alone (today's usual) still lends out the version 1 freezer, since version
+2 has no controller of that name; it is mounted where only the cluster sees it, and is all that Slurm
+needs to find every process of a job. Memory limits are not enforced then. Where not even that can be
+had, jobs are tracked by their parents, and what leaves its session outlives its job. `status` says
+which it is, and why.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.devcluster import linux
@@ -31,10 +36,11 @@ class Hierarchy:
 
 @dataclass(frozen=True)
 class Detected:
-    """The hierarchies to use, or the reason why there are none."""
+    """What to use: "v1", "freezer" or "none", its hierarchies, and why it is not "v1"."""
 
+    kind: str
     hierarchies: tuple[Hierarchy, ...]
-    why_none: str = ""
+    why: str = ""
 
 
 def parse(mountinfo: str, membership: str) -> tuple[Hierarchy, ...]:
@@ -63,18 +69,39 @@ def parse(mountinfo: str, membership: str) -> tuple[Hierarchy, ...]:
     return tuple(found)
 
 
-def detect() -> Detected:
-    """What this machine offers."""
+def detect(private_freezer: str) -> Detected:
+    """What this machine offers; `private_freezer` is where a freezer of our own would be mounted."""
     with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as membership:
         hierarchies = parse(mounts.read(), membership.read())
     offered = {name for hierarchy in hierarchies for name in hierarchy.options.split(",")}
     lacking = sorted(_NEEDED - offered)
-    if lacking:
-        return Detected((), f"no version 1 control groups for {', '.join(lacking)} in {_MOUNT}")
     unwritable = [h.own_folder for h in hierarchies if not os.access(h.own_folder, os.W_OK)]
-    if unwritable:
-        return Detected((), f"cannot write {unwritable[0]}")
-    return Detected(hierarchies)
+    if not lacking and not unwritable:
+        return Detected("v1", hierarchies)
+    why = f"cannot write {unwritable[0]}" if unwritable else f"no version 1 {', '.join(lacking)} in {_MOUNT}"
+    os.makedirs(private_freezer, exist_ok=True)
+    if in_private_mounts(lambda: mount_private_freezer(private_freezer)):
+        return Detected("freezer", (Hierarchy(f"{_MOUNT}/freezer", "freezer", private_freezer),), why)
+    return Detected("none", (), f"{why}, nor can a freezer be mounted")
+
+
+def mount_private_freezer(folder: str) -> None:
+    """In a private mount namespace: the version 1 freezer, at `folder`."""
+    linux.mount("cgroup", folder, "cgroup", 0, "freezer")
+
+
+def in_private_mounts(action: Callable[[], object]) -> bool:
+    """Do it in a child with mounts of its own; whether it succeeded."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            linux.unshare(linux.CLONE_NEWNS)
+            linux.make_mounts_private()
+            action()
+        except BaseException:  # the child has nobody to tell but us, by its status
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def tree_folders(hierarchies: Sequence[Hierarchy], name: str) -> tuple[str, ...]:
@@ -102,6 +129,7 @@ def enter(folders: Sequence[str], host: str) -> None:
 
 def mount_own(hierarchies: Sequence[Hierarchy]) -> None:
     """In fresh cgroup and mount namespaces: mount the hierarchies, so that our groups are the roots."""
+    # Over a version 2 mount too: slurmd would take it for the one to use.
     linux.mount("tmpfs", _MOUNT, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755")
     for hierarchy in hierarchies:
         os.mkdir(hierarchy.mount_point, 0o755)

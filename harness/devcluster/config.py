@@ -100,10 +100,11 @@ def slurm_conf(cluster: Cluster) -> str:
 
 
 def _tracking(cluster: Cluster) -> tuple[str, ...]:
-    if cluster.cgroup == "v1":
-        return ("ProctrackType=proctrack/cgroup", "TaskPlugin=task/cgroup")
-    # Processes that leave their session outlive the job then: `status` says so.
-    return ("ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none")
+    # By parents alone, processes that leave their session outlive the job: `status` says so.
+    track = "linuxproc" if cluster.cgroup == "none" else "cgroup"
+    # Limits need more than a freezer.
+    task = "cgroup" if cluster.cgroup == "v1" else "none"
+    return (f"ProctrackType=proctrack/{track}", f"TaskPlugin=task/{task}")
 
 
 def _gres_types(gres: str) -> tuple[str, ...]:
@@ -142,17 +143,11 @@ def gres_conf(cluster: Cluster) -> str:
 def cgroup_conf(cluster: Cluster) -> str:
     """cgroup.conf; each node has a cgroup namespace, so that all may use the same path."""
     # Named even where it goes unused: slurmd otherwise looks for a version, and ends if there is none.
-    common = "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n"
+    common = "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\nCgroupMountpoint=/sys/fs/cgroup\n"
     if cluster.cgroup != "v1":
         return common
-    return (
-        f"{common}"
-        "CgroupMountpoint=/sys/fs/cgroup\n"
-        "ConstrainRAMSpace=yes\n"
-        # The CPUs that a node claims do not exist, so jobs cannot be bound to them.
-        "ConstrainCores=no\n"
-        "ConstrainDevices=no\n"
-    )
+    # The CPUs that a node claims do not exist, so jobs cannot be bound to them.
+    return f"{common}ConstrainRAMSpace=yes\nConstrainCores=no\nConstrainDevices=no\n"
 
 
 def slurmdbd_conf(cluster: Cluster) -> str:

@@ -53,7 +53,7 @@ class Daemon:
         self.cluster = cluster
         self.report = report
         self.neighbours: Neighbours | None = None
-        self.hierarchies = () if cluster.cgroup != "v1" else cgroups.detect().hierarchies
+        self.hierarchies = cgroups.detect(str(cluster.paths.freezer)).hierarchies
 
     # -- coming up ---------------------------------------------------------------------------------
 
@@ -63,8 +63,9 @@ class Daemon:
         cluster = self.cluster
         self._record(replace(cluster, daemon=identify(os.getpid())))
         environment.enter_base(cluster)
-        if self.hierarchies:
-            cgroups.make_group(cluster.cgroup_folders)
+        if cluster.cgroup == "freezer":
+            cgroups.mount_private_freezer(str(cluster.paths.freezer))
+        cgroups.make_group(cluster.cgroup_folders)
         network.make_bridge(cluster.bridge, IPv4Address(cluster.gateway), cluster.prefix_length)
         self.neighbours = Neighbours(cluster.bridge, IPv4Address(cluster.gateway))
         self.report("namespaces and bridge", time.monotonic() - begin)
@@ -96,8 +97,7 @@ class Daemon:
         inits: list[node.Init] = []
         try:
             for host in hosts:
-                if self.hierarchies:
-                    cgroups.make_group(self.cluster.cgroup_folders, host.name)
+                cgroups.make_group(self.cluster.cgroup_folders, host.name)
                 inits.append(node.fork_init(self.cluster, host, self.hierarchies, body))
             for init in inits:
                 init.expect(node.NAMESPACES)

@@ -64,8 +64,13 @@ def run(folder: ClusterFolder, where: str, command: Sequence[str], *, as_root: b
 
 def _join(cluster: Cluster, where: str, init: int) -> list[int]:
     """Enter the host's namespaces; return the doors to its control groups, which are hidden then."""
-    folders = cluster.cgroup_folders if where != cluster.head.name else ()
-    groups = [os.open(f"{folder}/{where}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in folders]
+    assert cluster.daemon is not None
+    # As the daemon sees them: a freezer of our own is mounted only there.
+    view = f"/proc/{cluster.daemon.pid}/root"
+    groups = [
+        os.open(f"{view}{folder}/{where}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        for folder in cluster.cgroup_folders
+    ]
     descriptors = [
         (os.open(f"/proc/{init}/ns/{name}", os.O_RDONLY), flag, name) for name, flag in _NAMESPACES
     ]

@@ -71,6 +71,11 @@ class ClusterFolder:
         return self.run / "marker"
 
     @property
+    def freezer(self) -> Path:
+        """Where a freezer hierarchy of our own is mounted, if the machine offers none."""
+        return self.run / "freezer"
+
+    @property
     def database(self) -> Path:
         return self.root / "mysql"
 

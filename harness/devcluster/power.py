@@ -7,7 +7,6 @@ library only, importable from a zip.
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -51,16 +50,3 @@ def power(folder: ClusterFolder, action: str, nodes: Sequence[str]) -> list[dict
     entries = answer["nodes"]
     assert isinstance(entries, list)
     return entries
-
-
-def is_emulated(folder: ClusterFolder) -> bool:
-    """Whether a cluster of ours is up there: the folder's cookie, and a daemon that answers."""
-    from harness.devcluster.folder import read_cookie
-
-    if read_cookie(folder) is None or not os.path.exists(folder.control_socket):
-        return False
-    try:
-        request(folder, {"verb": "status"}, timeout_s=5.0)
-    except ClusterError:
-        return False
-    return True

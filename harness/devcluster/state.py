@@ -57,12 +57,13 @@ class Cluster:
     cpus: int
     memory_mb: int
     gres: str
-    cgroup: str  # "v1" or "none: why"
+    cgroup: str  # "v1", "freezer" or "none": see cgroups.Detected
     cgroup_folders: tuple[str, ...]
     program_folder: str  # where `harness` and its python are, put first in PATH
     project: str
     shares: tuple[str, ...]
     since_wall_ns: int
+    cgroup_why: str = ""  # why it is not "v1"
 
     @property
     def marker(self) -> str:
@@ -97,21 +98,26 @@ def read(folder: ClusterFolder) -> Cluster | None:
         return None
     except ValueError as error:
         raise ClusterError(f"{folder.state}: not JSON ({error}); take the cluster down") from error
-    if raw.get("version") != STATE_VERSION:
+    if not isinstance(raw, dict) or raw.get("version") != STATE_VERSION:
+        version = raw.get("version") if isinstance(raw, dict) else raw
         raise ClusterError(
-            f"{folder.state}: version {raw.get('version')!r}, but this harness reads {STATE_VERSION};"
-            " take it down with the harness that brought it up"
+            f"{folder.state}: version {version!r}, but this harness reads {STATE_VERSION}; take the cluster down"
         )
-    nodes = tuple(_host(node) for node in raw.pop("nodes"))
-    return Cluster(
-        nodes=nodes,
-        head=_host(raw.pop("head")),
-        daemon=_process(raw.pop("daemon")),
-        user=User(**raw.pop("user")),
-        cgroup_folders=tuple(raw.pop("cgroup_folders")),
-        shares=tuple(raw.pop("shares")),
-        **raw,
-    )
+    try:
+        nodes = tuple(_host(node) for node in raw.pop("nodes"))
+        return Cluster(
+            nodes=nodes,
+            head=_host(raw.pop("head")),
+            daemon=_process(raw.pop("daemon")),
+            user=User(**raw.pop("user")),
+            cgroup_folders=tuple(raw.pop("cgroup_folders")),
+            shares=tuple(raw.pop("shares")),
+            **raw,
+        )
+    except (KeyError, TypeError) as error:
+        raise ClusterError(
+            f"{folder.state}: not a cluster's record ({error}); take the cluster down"
+        ) from error
 
 
 def read_up(folder: ClusterFolder) -> Cluster:

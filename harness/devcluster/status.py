@@ -52,7 +52,8 @@ def gather(folder: ClusterFolder) -> dict[str, Any]:
         "memory_mb": cluster.memory_mb,
         "gres": cluster.gres,
         "cgroup": cluster.cgroup,
-        "proctrack": "cgroup" if cluster.cgroup == "v1" else "linuxproc",
+        "cgroup_why": cluster.cgroup_why,
+        "proctrack": "linuxproc" if cluster.cgroup == "none" else "cgroup",
         "daemon_pid": None if cluster.daemon is None else cluster.daemon.pid,
         "head": {
             "address": cluster.head.address,
@@ -107,7 +108,8 @@ def as_text(status: Mapping[str, Any]) -> str:
         f"user {status['user']} (uid {status['uid']}), account {status['account']}, shared {status['shared']}",
         f"subnet {status['subnet']} on {status['bridge']}, {status['cpus']} CPUs and {status['memory_mb']} MB"
         f" claimed a node, gres {status['gres'] or 'none'}",
-        f"proctrack {status['proctrack']}, control groups {status['cgroup']}",
+        f"proctrack {status['proctrack']}, control groups {status['cgroup']}"
+        + (f" ({status['cgroup_why']})" if status["cgroup_why"] else ""),
         f"{'node':<6} {'power':<6} {'slurm':<12} {'address':<16} pid",
     ]
     lines += [

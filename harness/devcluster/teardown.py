@@ -65,25 +65,46 @@ def _remove_links(identity: str) -> None:
     network.delete_links(sorted(_links(identity)))
 
 
+def _record(folder: ClusterFolder) -> Cluster | None:
+    """The record, if it can be read; without it the cookie's id suffices."""
+    try:
+        return state.read(folder)
+    except ClusterError:
+        return None
+
+
 def sweep(folder: ClusterFolder, identity: str) -> None:
     """Remove everything of this cluster from the machine, save the folder's own files."""
-    cluster = state.read(folder)
+    cluster = _record(folder)
     if cluster is not None and cluster.daemon is not None and send(cluster.daemon, signal.SIGTERM):
         # The daemon takes its hosts down itself; if it does not, the kernel will, with it.
         if not wait_gone(cluster.daemon, _DAEMON_S):
             send(cluster.daemon, signal.SIGKILL)
+    detected = cgroups.detect(str(folder.freezer))
     groups = (
         cluster.cgroup_folders
         if cluster is not None
-        else cgroups.tree_folders(cgroups.detect().hierarchies, group_name(identity))
+        else cgroups.tree_folders(detected.hierarchies, group_name(identity))
     )
     # Twice: a process may have been about to fork.
     for _ in range(2):
         _kill(carrying_marker(f"harness-{identity}"), groups)
     _remove_links(identity)
-    lasting = [*_links(identity), *cgroups.remove(groups)]
+    lasting = [*_links(identity), *_remove_groups(folder, groups, private=detected.kind == "freezer")]
     if lasting:
         raise ClusterError(f"could not remove {', '.join(lasting)}; try again: harness cluster down")
+
+
+def _remove_groups(folder: ClusterFolder, groups: Sequence[str], *, private: bool) -> list[str]:
+    if not private:
+        return cgroups.remove(groups)
+
+    def remove() -> None:
+        cgroups.mount_private_freezer(str(folder.freezer))
+        if cgroups.remove(groups):
+            raise ClusterError("some remain")
+
+    return [] if cgroups.in_private_mounts(remove) else list(groups)
 
 
 def down(folder: ClusterFolder, *, keep_logs: bool, purge: bool, say: Callable[[str], None]) -> None:
@@ -93,7 +114,7 @@ def down(folder: ClusterFolder, *, keep_logs: bool, purge: bool, say: Callable[[
         say(f"nothing to take down in {folder.root}")
         return
     begin = time.monotonic()
-    cluster = state.read(folder)
+    cluster = _record(folder)
     if cluster is not None and cluster.daemon is not None:
         send(cluster.daemon, signal.SIGTERM)  # also ends an `up` that holds the lock
     with lock(folder, wait_s=_DAEMON_S):

@@ -137,10 +137,10 @@ def _plan(folder: ClusterFolder, identity: str, wanted: Wanted, say: Callable[[s
         str(folder.home),
         ACCOUNT,
     )
-    detected = cgroups.detect()
+    detected = cgroups.detect(str(folder.freezer))
     tree = cgroups.tree_folders(detected.hierarchies, teardown.group_name(identity))
-    if detected.why_none:
-        say(f"jobs are tracked without control groups: {detected.why_none}")
+    if detected.why:
+        say(f"control groups: {detected.kind} ({detected.why})")
     return Cluster(
         version=STATE_VERSION,
         identity=identity,
@@ -160,7 +160,8 @@ def _plan(folder: ClusterFolder, identity: str, wanted: Wanted, say: Callable[[s
         cpus=wanted.cpus,
         memory_mb=_memory_mb(),
         gres=wanted.gres,
-        cgroup="v1" if detected.hierarchies else f"none: {detected.why_none}",
+        cgroup=detected.kind,
+        cgroup_why=detected.why,
         cgroup_folders=tree,
         program_folder=os.path.dirname(sys.executable),
         project=_project(),

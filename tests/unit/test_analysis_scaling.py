@@ -170,6 +170,14 @@ def test_weak_cases_of_one_size_with_two_parameters_are_not_fitted(tmp_path: Pat
     assert series.why_no_fit == "cases on 2 nodes differ in their parameters, so they are not repeats"
 
 
+def test_times_that_no_law_describes_have_no_law(tmp_path: Path) -> None:
+    campaign = exact("strong", {1: [1.0] * 3, 2: [9.0] * 3, 4: [3.0] * 3})
+    with load(campaign.write(tmp_path / "r.h5")) as results:
+        (series,) = scaling.analyse(results)
+    assert series.best == ""
+    assert series.why_no_fit.startswith("none describes these times: the nearest, ")
+
+
 def test_the_quickstart_is_told_in_words_and_in_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ def cluster(nodes: int = 3, gres: str = "", cgroup: str = "v1") -> Cluster:
         memory_mb=8000,
         gres=gres,
         cgroup=cgroup,
+        cgroup_why="",
         cgroup_folders=(),
         program_folder="/venv/bin",
         project="/project",
@@ -102,12 +103,18 @@ def test_slurm_conf_is_exactly_this() -> None:
     assert config.slurm_conf(cluster(gres="gpu:2")) == SLURM_CONF
 
 
-def test_without_control_groups_slurm_tracks_by_parents() -> None:
-    text = config.slurm_conf(cluster(cgroup="none: no freezer"))
-    assert "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n" in text
-    assert config.cgroup_conf(cluster(cgroup="none: no freezer")) == (
-        "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n"
-    )
+@pytest.mark.parametrize(
+    ("cgroup", "track", "task"),
+    [("v1", "cgroup", "cgroup"), ("freezer", "cgroup", "none"), ("none", "linuxproc", "none")],
+)
+def test_jobs_are_tracked_and_limited_as_far_as_there_are_control_groups(
+    cgroup: str, track: str, task: str
+) -> None:
+    text = config.slurm_conf(cluster(cgroup=cgroup))
+    assert f"ProctrackType=proctrack/{track}\nTaskPlugin=task/{task}\n" in text
+    common = "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\nCgroupMountpoint=/sys/fs/cgroup\n"
+    limits = "ConstrainRAMSpace=yes\nConstrainCores=no\nConstrainDevices=no\n"
+    assert config.cgroup_conf(cluster(cgroup=cgroup)) == common + (limits if cgroup == "v1" else "")
 
 
 def test_the_munge_socket_is_named_twice() -> None:

@@ -77,6 +77,9 @@ def test_a_record_of_another_version_is_refused(short_path: Path) -> None:
     (short_path / "state.json").write_text('{"version": 99}')
     with pytest.raises(ClusterError, match="version 99"):
         state.read(ClusterFolder(short_path))
+    (short_path / "state.json").write_text('{"version": 1}')
+    with pytest.raises(ClusterError, match="not a cluster's record"):
+        state.read(ClusterFolder(short_path))
 
 
 def test_the_users_files_outlive_down_and_ours_do_not(short_path: Path) -> None:
