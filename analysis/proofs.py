@@ -12,7 +12,7 @@ from typing import Any
 
 from analysis import text
 from analysis.load import Row
-from analysis.recovery import of_fault
+from analysis.recovery import of_fault, short_id
 from analysis.view import Finding, View, data, fault_name
 from harness.model.attempt import COMPLETED
 from harness.model.event import CHECKPOINT_COMMITTED, CHECKPOINT_REFUSED, CHECKPOINT_RESTORED, FAULT_REFUSED
@@ -39,7 +39,7 @@ def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
     refusal = _refusal(view, fault_id)
     rows = [f for f in view.faults if f["fault_id"] == fault_id]
     if not rows or not rows[0]["requested"]:
-        name = f"fault {fault_id} ({declared['kind']} at step {declared['at_step']})"
+        name = f"fault {short_id(fault_id, view.case['case_id'])} ({declared['kind']} at step {declared['at_step']})"
         if refusal:
             return [Finding(Verdict.INVALID, f"{name} was refused: {refusal}")]
         if view.completed:

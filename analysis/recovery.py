@@ -117,6 +117,11 @@ def clock_offsets(results: CampaignResults) -> dict[str, int]:
     return {host: int(np.median(np.asarray(values))) for host, values in offsets.items()}
 
 
+def short_id(fault_id: str, case_id: str) -> str:
+    """A fault's id without its case's, which a reader knows from where it stands: ``f0``."""
+    return fault_id.removeprefix(f"{case_id}-")
+
+
 def _stamps(fault: Row) -> tuple[Stamp, ...]:
     origin = fault["injected_wall_ns"] or fault["requested_wall_ns"]
     found = []
@@ -200,7 +205,7 @@ def of_fault(results: CampaignResults, case: Row, fault: Row) -> Recovery:
     return Recovery(
         case_id=case["case_id"],
         label=case["label"],
-        fault_id=fault["fault_id"],
+        fault_id=short_id(fault["fault_id"], case["case_id"]),
         kind=fault["kind"],
         requested_kind=fault["requested_kind"],
         target=fault["target"],

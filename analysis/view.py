@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.load import CampaignResults, Row
+from analysis.recovery import short_id
 from harness.model.attempt import COMPLETED, FAILED, NODE_LOST
 from harness.model.event import RESULT
 from harness.model.verdict import Verdict
@@ -97,4 +98,4 @@ def data(event: Row) -> dict[str, Any]:
 def fault_name(fault: Row) -> str:
     """A fault for people, from its row of /faults."""
     on = f" on {fault['target']}" if fault["target"] else ""
-    return f"fault {fault['fault_id']} ({fault['kind']}{on})"
+    return f"fault {short_id(fault['fault_id'], fault['case_id'])} ({fault['kind']}{on})"

@@ -258,6 +258,7 @@ def _start_daemon(cluster: Cluster, say: Callable[[str], None]) -> None:
                 daemon.wait()
                 raise ClusterError(message["error"])
             elif message.get("ready"):
+                daemon.returncode = 0  # it outlives us on purpose: there is nothing to wait for
                 return
         raise ClusterError(f"the cluster's daemon ended with {daemon.wait()} while it started")
 

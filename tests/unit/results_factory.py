@@ -369,7 +369,7 @@ def _training(rank: int) -> Row:
 def train_fault(campaign: Campaign, repeat: int, start_ns: int) -> Row:
     """A training that loses n2 after step 22, and goes on from its checkpoint of step 20 on n1 and n3."""
     fault = {
-        "fault_id": "f0",
+        "fault_id": f"train-fault-r{repeat}-f0",
         "kind": "node.power_off",
         "requested_kind": "node.power_off",
         "target_node": 1,
@@ -451,7 +451,7 @@ def train_fault(campaign: Campaign, repeat: int, start_ns: int) -> Row:
     answer(campaign, case, second, end_ns)
     campaign.add(
         "faults",
-        fault_id="f0",
+        fault_id=f"{case['case_id']}-f0",
         case_id=case["case_id"],
         attempt=0,
         kind="node.power_off",

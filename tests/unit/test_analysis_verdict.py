@@ -175,7 +175,7 @@ def refused(c: Campaign) -> None:
         "fault.refused",
         5,
         "n1",
-        fault_id="f0",
+        fault_id="train-fault-r0-f0",
         why="this site is production",
     )
 
