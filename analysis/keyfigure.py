@@ -13,10 +13,16 @@ from analysis.series import Steps, slowest_rank, total
 from harness.store import Table
 
 
+def _outcome(results: CampaignResults, case: Row) -> str:
+    """How the last attempt ended, in words."""
+    attempts = results.of_case("attempts", case["case_id"])
+    return str(attempts[-1]["outcome"]).replace("_", " ") if attempts else "not run"
+
+
 def _judged_steps(results: CampaignResults, case: Row) -> tuple[Table, Steps] | str:
     """Judged samples of ``steps`` and the slowest rank of each step, or why there are none."""
     if results.completed(case["case_id"]) is None:
-        return f"no figure: {case['outcome'].replace('_', ' ') or 'not run'}"
+        return f"no figure: {_outcome(results, case)}"
     if not results.has_samples(case["workload"], "steps"):
         return "no figure: no steps recorded"
     samples = results.judged(case["case_id"], "steps")
@@ -39,7 +45,7 @@ def _step_time(steps: Steps) -> str:
 
 def _of_allreduce(results: CampaignResults, case: Row) -> str:
     if results.completed(case["case_id"]) is None:
-        return f"no figure: {case['outcome'].replace('_', ' ') or 'not run'}"
+        return f"no figure: {_outcome(results, case)}"
     sizes = collectives.sizes(results, case)
     measured = collectives.measure(results, case, sizes[-1]) if sizes else None
     if measured is None:

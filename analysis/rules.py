@@ -47,6 +47,10 @@ def _completed(view: View) -> Finding:
     last, to_fail = view.attempts[-1], view.observed("failed")
     if to_fail is not None:
         return Finding(Verdict.FAIL, f"{fault_name(to_fail)} was declared to fail it, but it completed")
+    said = view.case["outcome"]
+    if said != COMPLETED:
+        words = f"its last attempt completed, but the case ended as {said or 'nobody knows'}: {view.case['reason']}"
+        return Finding(Verdict.FAIL if said == FAILED else Verdict.UNKNOWN, words)
     final = view.case["steps"] - 1
     if 0 <= last["last_step"] < final:
         words = f"it says completed, but its last step is {last['last_step']} and not {final}"

@@ -118,6 +118,14 @@ def short(c: Campaign) -> None:
     attempts(c, TWIN)[-1]["last_step"] = 17
 
 
+def case_failed_afterwards(c: Campaign) -> None:
+    c.find("cases", case_id=TWIN).update(outcome="failed", reason="an agent could not be stopped")
+
+
+def case_lost_afterwards(c: Campaign) -> None:
+    c.find("cases", case_id=TWIN).update(outcome="lost", reason="nobody wrote how it ended")
+
+
 def evidence_missing(c: Campaign) -> None:
     c.find("cases", case_id=TWIN)["evidence"] = "unknown: attempt 0 has no records of ranks [1]"
 
@@ -275,6 +283,10 @@ WRONG: list[tuple[Callable[[Campaign], None], str, Verdict, str]] = [
     (interrupted, TWIN, Verdict.UNKNOWN, "interrupted: time limit"),
     (lost, TWIN, Verdict.UNKNOWN, "lost: no reason recorded"),
     (short, TWIN, Verdict.UNKNOWN, "it says completed, but its last step is 17 and not 39"),
+    (case_failed_afterwards, TWIN, Verdict.FAIL,
+     "its last attempt completed, but the case ended as failed: an agent could not be stopped"),
+    (case_lost_afterwards, TWIN, Verdict.UNKNOWN,
+     "its last attempt completed, but the case ended as lost: nobody wrote how it ended"),
     (evidence_missing, TWIN, Verdict.UNKNOWN, "evidence is not complete: attempt 0 has no records of ranks [1]"),
     (evidence_unsaid, TWIN, Verdict.UNKNOWN, "evidence is not complete: the file does not say what is there"),
     (stream_short, TWIN, Verdict.UNKNOWN, "samples of n2 in attempt 0 are not whole: short (100 bytes of 4096)"),
