@@ -21,14 +21,15 @@ from harness import ledger, local
 from harness.faults import tools
 from harness.ledger import Ledger
 from harness.model import event as ev
-from harness.model.case import Case, Plan, Submission
+from harness.model.case import Plan, Submission
 from harness.model.event import Event
 from harness.rundir import RunDir, RunFolderError, append_line, read_lines
 from harness.runtime.fault_runner import heal
 from harness.slurm import query
 from harness.slurm.commands import CommandError, CommandTimeout
 from harness.slurm.query import JobRow
-from harness.slurm.states import Kind, is_over, kind_of
+from harness.slurm.states import is_over
+from harness.views import CaseView, task_id, views
 
 MAX_POLL_S = 15.0
 LOOKUP_WAIT_S = 5.0
@@ -123,20 +124,6 @@ def _facts(row: JobRow, end: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-@dataclass
-class CaseView:
-    """How one case is, for people; from the run folder alone."""
-
-    case: Case
-    state: str
-    """planned, queued, waiting (its job runs, its turn has not come), running, requeued, healing, an outcome, or
-    what Slurm calls it"""
-    step: int = 0
-    attempts: int = 0
-    reason: str = ""
-    job_id: str = ""
-
-
 class SchedulerAway(Exception):
     """The scheduler has not answered for so long that waiting on is a person's decision."""
 
@@ -184,9 +171,6 @@ class Driver:
 
     # --- looking --------------------------------------------------------------------------------------
 
-    def _key(self, submission: Submission, index: int, job_id: str) -> str:
-        return f"{job_id}_{index}" if submission.is_array else job_id
-
     def look(self, known: Ledger, *, ask: bool = True) -> Seen:
         """What is known now; with ``ask``, one question to the scheduler for all open jobs.
 
@@ -219,7 +203,7 @@ class Driver:
             for submission in self.plan.submissions:
                 job_id = known.submitted.get(submission.name, "")
                 for index, job in enumerate(submission.jobs):
-                    row = by_id.get(self._key(submission, index, job_id))
+                    row = by_id.get(task_id(submission, index, job_id))
                     if row is not None and job.key not in known.ended:
                         rows[job.key] = self._rows[job.key] = row
         return Seen(rows, ends, time.time_ns())
@@ -313,8 +297,24 @@ class Driver:
 
     # --- the loop -------------------------------------------------------------------------------------
 
-    def drive(self, tell: Callable[[list[CaseView], str], None]) -> bool:
-        """Reconcile until every job has ended, then undo faults that are left; True when all is done.
+    def step(self, *, ask: bool) -> Seen:
+        """One reconciliation: look, decide, act. With ``ask``, the scheduler is asked; else only the run folder."""
+        if ask:
+            self.trouble = ""
+        known = ledger.read(self.run)
+        seen = self.look(known, ask=ask)
+        actions = reconcile(self.plan, known, seen, one_at_a_time=self.local)
+        if not self.local and not ask:  # a LookUp is a question as well
+            actions = [a for a in actions if not isinstance(a, LookUp)]
+        self.apply(actions)
+        return seen
+
+    def complete(self, known: Ledger) -> bool:
+        """Whether every job has ended."""
+        return all(job.key in known.ended for s in self.plan.submissions for job in s.jobs)
+
+    def drive(self, tell: Callable[[list[CaseView], str], None]) -> None:
+        """Reconcile until every job has ended, then undo faults that are left.
 
         Args:
             tell: is given the cases and the scheduler's trouble about twice a second.
@@ -327,27 +327,19 @@ class Driver:
         before: object = None
         answered = time.monotonic()
         while True:
-            known = ledger.read(self.run)
             ask = time.monotonic() >= next_ask
-            if ask:
-                self.trouble = ""
-            seen = self.look(known, ask=ask)
-            actions = reconcile(self.plan, known, seen, one_at_a_time=self.local)
-            if not self.local and not ask:  # a LookUp is a question as well
-                actions = [a for a in actions if not isinstance(a, LookUp)]
-            self.apply(actions)
+            seen = self.step(ask=ask)
             known = ledger.read(self.run)
-            views = self.views(known, seen)
-            tell(views, self.trouble)
+            tell(views(self.run, self.plan, known, seen.rows), self.trouble)
+            if self.complete(known):
+                self.heal_left()
+                return
             if not self.trouble:
                 answered = time.monotonic()
             elif time.monotonic() - answered > GIVE_UP_S:
                 raise SchedulerAway(
                     f"the scheduler has not answered for {GIVE_UP_S / 60:.0f} minutes: {self.trouble}"
                 )
-            if all(job.key in known.ended for s in self.plan.submissions for job in s.jobs):
-                self.heal_left()
-                return True
             if ask:
                 state = {k: r.state for k, r in seen.rows.items()}, dict(seen.ends)
                 wait = poll_s if state != before or seen.ends else min(wait * 1.5, MAX_POLL_S)
@@ -399,57 +391,6 @@ class Driver:
                         problems.append(f"{data['fault']} on {data['node']} is not healed: {evidence}")
         return problems
 
-    def views(self, known: Ledger, seen: Seen) -> list[CaseView]:
-        """All cases as they are, in the plan's order."""
-        found: dict[str, CaseView] = {}
-        for submission in self.plan.submissions:
-            for index, job in enumerate(submission.jobs):
-                state, job_id = "planned", ""
-                if submission.name in known.submitted:
-                    job_id = self._key(submission, index, known.submitted[submission.name])
-                    row = seen.rows.get(job.key)
-                    state = _WAITING.get(row.state, row.state.lower()) if row is not None else "queued"
-                lines = list(read_lines(self.run.attempts(job.key)))
-                now: dict[str, Any] = {}
-                if job.key not in known.ended:
-                    with contextlib.suppress(RunFolderError):
-                        now = self.run.read_json(self.run.progress(job.key))
-                for case_id in job.case_ids:
-                    found[case_id] = self._view(job.key, case_id, state, job_id, lines, now, known)
-        return [found[c.case_id] for c in self.plan.cases]
-
-    def _view(
-        self,
-        key: str,
-        case_id: str,
-        state: str,
-        job_id: str,
-        lines: Sequence[Mapping[str, Any]],
-        now: Mapping[str, Any],
-        known: Ledger,
-    ) -> CaseView:
-        view = CaseView(self.plan.case(case_id), state, job_id=job_id)
-        for line in lines:
-            if line["what"] == "attempt" and line["attempt"]["case_id"] == case_id:
-                view.attempts = line["attempt"]["index"] + 1
-                view.state = line["attempt"]["outcome"] or "running"
-                view.reason = line["attempt"]["reason"]
-                view.step = line["attempt"]["last_step"] + 1
-            elif line["what"] == "case_ended" and line["case_id"] == case_id:
-                view.state, view.reason = line["outcome"], line["reason"]
-                return view
-        if (now.get("case_id"), now.get("attempt")) == (
-            case_id,
-            view.attempts - 1,
-        ) and view.state == "running":
-            view.step = now["step"]
-        elif view.attempts and view.state != "running" and key not in known.ended:
-            view.state = "healing" if view.state == "completed" else "requeued"
-        if key in known.ended:
-            view.state = "lost" if view.attempts else "not_run"
-            view.reason = known.ended[key].get("reason") or view.reason or "its job ended before it ran"
-        return view
-
     def queued(self) -> list[str]:
         """Job ids that may still be in the queue or running."""
         known = ledger.read(self.run)
@@ -458,10 +399,6 @@ class Driver:
             for s in self.plan.submissions
             if s.name in known.submitted and any(j.key not in known.ended for j in s.jobs)
         ]
-
-
-# How a case that has not begun is called, by the state of its job; other states are called as Slurm calls them.
-_WAITING = {"PENDING": "queued", "RUNNING": "waiting", "COMPLETED": "waiting"}
 
 
 class _Outside:
@@ -481,10 +418,3 @@ class _Outside:
 
     async def slurm_state(self, node: str) -> str:
         return "" if self._site["launcher"] == "local" else await tools.slurm_state(node)
-
-
-def is_held(state: str) -> bool:
-    """Whether a person has to release the job before it goes on."""
-    return (
-        state.upper() in ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD") or kind_of(state) is Kind.UNKNOWN
-    )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from harness.driver import CaseView
+from harness.views import CaseView
 
 if TYPE_CHECKING:
     from rich.console import Group

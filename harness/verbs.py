@@ -27,9 +27,9 @@ from harness.rundir import RunDir, RunFolderError
 from harness.slurm.commands import CommandError
 
 if TYPE_CHECKING:
-    from harness.driver import CaseView
     from harness.model.case import Plan
     from harness.prepare import Input
+    from harness.views import CaseView
 
 
 class UsageError(Exception):
@@ -320,10 +320,12 @@ def status(options: argparse.Namespace) -> int:
     """Each case, as the run folder (and, when asked, Slurm) knows it."""
     from harness import ledger
     from harness.driver import Driver
+    from harness.views import views
 
     driver = Driver(RunDir(options.run))
     known = ledger.read(driver.run)
-    views = driver.views(known, driver.look(known, ask=options.ask))
+    seen = driver.look(known, ask=options.ask)
+    cases = views(driver.run, driver.plan, known, seen.rows)
     if options.json:
         print(
             json.dumps(
@@ -331,10 +333,9 @@ def status(options: argparse.Namespace) -> int:
                     "run": str(driver.run.path),
                     "campaign": driver.identity["campaign"],
                     "site": driver.site["name"],
-                    "complete": not driver.queued()
-                    and len(known.submitted) + len(known.refused) == len(driver.plan.submissions),
+                    "complete": driver.complete(known),
                     "trouble": driver.trouble,
-                    "cases": [_view_json(v) for v in views],
+                    "cases": [_view_json(v) for v in cases],
                 },
                 indent=1,
             )
@@ -342,7 +343,7 @@ def status(options: argparse.Namespace) -> int:
         return EXIT_PASS
     from harness.progress import line
 
-    for view in views:
+    for view in cases:
         print(line(view))
     if driver.trouble:
         print(f"the scheduler does not answer: {driver.trouble}", file=sys.stderr)
