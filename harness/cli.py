@@ -89,6 +89,29 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         "[default: runs/<campaign>-<time> under the current folder]",
     )
     run.add_argument("--plain", action="store_true", help="lines instead of a live table")
+    run.add_argument(
+        "--detach",
+        action="store_true",
+        help="submit what can be submitted and return; see advance and resume",
+    )
+
+    resume = _verb(
+        verbs, "resume", "go on with a run until it has ended", "As `run`, of a folder that is there."
+    )
+    _run_argument(resume)
+    resume.add_argument("--plain", action="store_true", help="lines instead of a live table")
+
+    advance = _verb(
+        verbs,
+        "advance",
+        "make one step of a run and return; for cron and scrontab",
+        "Exit code 0: complete, results and report are written; 4: more to do.",
+    )
+    _run_argument(advance)
+
+    watch = _verb(verbs, "watch", "show a run until it has ended; asks and changes nothing")
+    _run_argument(watch)
+    watch.add_argument("--plain", action="store_true", help="lines instead of a live table")
 
     status = _verb(verbs, "status", "show how far each case of a run is")
     _run_argument(status)
@@ -105,6 +128,9 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
     cancel = _verb(verbs, "cancel", "cancel the jobs of a run that are queued or running")
     _run_argument(cancel)
+    cancel.add_argument(
+        "--case", action="append", help="only the jobs of this case (id or label); repeatable"
+    )
 
     heal = _verb(verbs, "heal", "undo the faults that a stopped run left; may be run twice")
     _run_argument(heal)
@@ -142,19 +168,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return cluster(options)
     from harness import verbs
+    from harness.verbs import after, before, running
 
     actions: dict[str, Callable[[argparse.Namespace], int]] = {
-        "plan": verbs.plan,
-        "render": verbs.render,
-        "run": verbs.run,
-        "status": verbs.status,
-        "logs": verbs.logs,
-        "cancel": verbs.cancel,
-        "heal": verbs.heal,
-        "collect": verbs.collect,
-        "report": verbs.report,
-        "judge": verbs.judge,
-        "schema": verbs.schema,
+        "plan": before.plan,
+        "render": before.render,
+        "schema": before.schema,
+        "run": running.run,
+        "resume": running.resume,
+        "advance": running.advance,
+        "watch": running.watch,
+        "status": running.status,
+        "logs": running.logs,
+        "cancel": running.cancel,
+        "heal": running.heal,
+        "collect": after.collect,
+        "report": after.report,
+        "judge": after.judge,
     }
     return verbs.guarded(actions[options.verb], options, ["harness", *arguments])
 

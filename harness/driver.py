@@ -21,7 +21,7 @@ from harness import ledger, local
 from harness.faults import tools
 from harness.ledger import Ledger
 from harness.model import event as ev
-from harness.model.case import Plan, Submission
+from harness.model.case import Job, Plan, Submission
 from harness.model.event import Event
 from harness.rundir import RunDir, RunFolderError, append_line, read_lines
 from harness.runtime.fault_runner import heal
@@ -391,13 +391,15 @@ class Driver:
                         problems.append(f"{data['fault']} on {data['node']} is not healed: {evidence}")
         return problems
 
-    def queued(self) -> list[str]:
-        """Job ids that may still be in the queue or running."""
+    def queued(self) -> list[tuple[str, Job]]:
+        """Jobs that may still be in the queue or running, each with its id (on one machine, its runner's)."""
         known = ledger.read(self.run)
         return [
-            known.submitted[s.name]
-            for s in self.plan.submissions
-            if s.name in known.submitted and any(j.key not in known.ended for j in s.jobs)
+            (job_id if self.local else task_id(submission, index, job_id), job)
+            for submission in self.plan.submissions
+            if (job_id := known.submitted.get(submission.name)) is not None
+            for index, job in enumerate(submission.jobs)
+            if job.key not in known.ended
         ]
 
 

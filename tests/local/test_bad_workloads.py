@@ -52,10 +52,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
         [
             sys.executable,
             "-c",
-            "import sys; from harness import verbs, cli\n"
+            "import sys; from harness import cli; from harness.verbs.before import read\n"
             "from harness.prepare import open_or_make\nfrom pathlib import Path\n"
             f"o = cli.build_parser('run').parse_args(['run', {str(campaign)!r}, '--site', 'local'])\no.command = []\n"
-            f"open_or_make(Path({str(folder)!r}), *verbs._read(o))",
+            f"open_or_make(Path({str(folder)!r}), *read(o))",
         ],
         capture_output=True,
         text=True,

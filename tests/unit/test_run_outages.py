@@ -103,10 +103,11 @@ def _planned(place: Path) -> RunDir:
     _fake(place, "sbatch", "echo slurm 22")
     _fake(place, "srun", "exit 0")
     code = (
-        "import sys; from harness import verbs, cli; from harness.prepare import open_or_make\n"
+        "import sys; from harness import cli; from harness.verbs.before import read\n"
+        "from harness.prepare import open_or_make\n"
         "from pathlib import Path\n"
         "o = cli.build_parser('run').parse_args(['run', 'c.yaml', '--site', 's.yaml']); o.command = []\n"
-        "open_or_make(Path('run').absolute(), *verbs._read(o))"
+        "open_or_make(Path('run').absolute(), *read(o))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,0 +1,82 @@
+"""Verbs that read what a run has left: collect, report, judge."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.model.verdict import (
+    EXIT_PASS,
+    Verdict,
+    exit_code,
+)
+from harness.rundir import RunDir
+
+if TYPE_CHECKING:
+    pass
+
+from harness.verbs import UsageError
+
+
+def collect(options: argparse.Namespace) -> int:
+    """results.h5 of a run as it is now."""
+    from harness.collect import collect as to_file
+
+    print(to_file(RunDir(options.run)))
+    return EXIT_PASS
+
+
+def _results(given: str) -> Path:
+    path = Path(given)
+    if path.is_dir():
+        if not RunDir(path).results.exists():
+            raise UsageError(f"{path}: has no results.h5 yet; run `harness collect {given}`")
+        return RunDir(path).results
+    return path
+
+
+def report(options: argparse.Namespace) -> int:
+    """report.html, junit.xml, summary.json."""
+    from analysis.report import write
+
+    results = _results(options.run)
+    paths = write(results, Path(options.out) if options.out else results.parent)
+    print(paths.report_html, paths.junit_xml, paths.summary_json, sep="\n")
+    return EXIT_PASS
+
+
+def judge(options: argparse.Namespace) -> int:
+    """Verdicts."""
+    from analysis.verdict import main as judge_file
+
+    return judge_file([str(_results(options.run)), *(["--json"] if options.json else [])])
+
+
+_MARKS = {
+    Verdict.PASS: "PASS",
+    Verdict.FAIL: "FAIL",
+    Verdict.WITHIN_NOISE: "NOISE",
+    Verdict.INVALID: "INVALID",
+    Verdict.UNKNOWN: "UNKNOWN",
+}
+
+
+def report_and_judge(results: Path, out: Path) -> int:
+    """One line a case, the three reports, and the exit code that the verdicts ask for."""
+    import analysis
+    from analysis.report import write
+    from analysis.verdict import judge as judge_results
+
+    with analysis.load(results) as loaded:
+        verdicts = judge_results(loaded)
+    width = shutil.get_terminal_size((180, 24)).columns
+    for verdict in verdicts:
+        words = f"{_MARKS[verdict.verdict]:<8}{verdict.label:<28} {verdict.key_figure}"
+        words += f"  [{verdict.why}]" if verdict.why else ""
+        print(words if len(words) <= width else words[: width - 2] + "…]")
+    paths = write(results, out)
+    print(f"results  {results}")
+    print(f"report   {paths.report_html}")
+    return exit_code(v.verdict for v in verdicts)

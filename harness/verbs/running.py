@@ -1,0 +1,280 @@
+"""Verbs around a run: run, resume, advance, watch, status, logs, cancel, heal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.model.verdict import (
+    EXIT_FAIL,
+    EXIT_INTERRUPTED,
+    EXIT_PASS,
+    EXIT_UNFINISHED,
+)
+from harness.rundir import RunDir
+
+if TYPE_CHECKING:
+    from harness.driver import Driver
+    from harness.views import CaseView
+
+
+from harness.verbs import UsageError
+from harness.verbs.after import report_and_judge
+from harness.verbs.before import read
+
+WATCH_S = 1.0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plan, submit, watch, collect, report, judge."""
+    from harness.driver import Driver
+    from harness.prepare import open_or_make
+
+    given, planned = read(options)
+    _refuse_foreign_cluster(given.site.kind, given.site.name)
+    name = f"{given.campaign.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(options.folder) if options.folder else Path("runs") / name
+    run_dir, again = open_or_make(folder.absolute(), given, planned)
+    print(f"{'going on with' if again else 'run folder'} {run_dir.path}", flush=True)
+    driver = Driver(run_dir)
+    if not options.detach:
+        return _to_the_end(driver, plain=options.plain)
+    with driver.lease():
+        driver.step(ask=again)
+    print(f"  how far it is:  harness watch {run_dir.path}")
+    print(f"  to its end:     harness resume {run_dir.path}, or harness advance {run_dir.path} from cron")
+    return EXIT_PASS
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Go on with a run, without its campaign file."""
+    from harness.driver import Driver
+
+    driver = Driver(RunDir(options.run))
+    _refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
+    return _to_the_end(driver, plain=options.plain)
+
+
+def advance(options: argparse.Namespace) -> int:
+    """One bounded reconciliation; at the end, results and report."""
+    from harness import ledger
+    from harness.driver import Driver
+
+    driver = Driver(RunDir(options.run))
+    _refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
+    with driver.lease():
+        if not driver.complete(ledger.read(driver.run)):
+            driver.step(ask=True)
+        if driver.trouble:
+            print(f"the scheduler does not answer: {driver.trouble}", file=sys.stderr)
+        if not driver.complete(ledger.read(driver.run)):
+            return EXIT_UNFINISHED
+        for problem in driver.heal_left():
+            print(problem, file=sys.stderr)
+    from analysis.report import write
+    from harness.collect import collect as to_file
+
+    if not driver.run.results.exists():
+        to_file(driver.run)
+        write(driver.run.results, driver.run.path)
+    return EXIT_PASS
+
+
+def watch(options: argparse.Namespace) -> int:
+    """The live table alone, from the run folder."""
+    from harness import ledger
+    from harness.driver import Driver
+    from harness.progress import watcher
+    from harness.views import views
+
+    driver = Driver(RunDir(options.run))
+    with watcher(driver.identity["campaign"], plain=options.plain) as tell:
+        while True:
+            known = ledger.read(driver.run)
+            tell(views(driver.run, driver.plan, known, driver.look(known, ask=False).rows), "")
+            if driver.complete(known):
+                return EXIT_PASS
+            time.sleep(WATCH_S)
+
+
+def _to_the_end(driver: Driver, *, plain: bool) -> int:
+    from harness.driver import SchedulerAway
+    from harness.progress import watcher
+
+    with driver.lease():
+        try:
+            with watcher(driver.identity["campaign"], plain=plain) as tell:
+                driver.drive(tell)
+        except KeyboardInterrupt:
+            return _interrupted(driver)
+        except SchedulerAway as error:
+            print(f"{error}\nnothing is lost; run the same command again to go on", file=sys.stderr)
+            return EXIT_UNFINISHED
+    from harness.collect import collect as to_file
+
+    to_file(driver.run)
+    return report_and_judge(driver.run.results, driver.run.path)
+
+
+def _refuse_foreign_cluster(kind: str, name: str) -> None:
+    """Site ``emulated`` is only ever used on a cluster that the harness started: it powers nodes off."""
+    if kind != "emulated":
+        return
+    folder = os.environ.get("HARNESS_CLUSTER", "")
+    conf = os.environ.get("SLURM_CONF", "")
+    marked = bool(folder) and (Path(folder) / "cookie.json").is_file()
+    if not marked or not Path(conf or "/").resolve().is_relative_to(Path(folder).resolve()):
+        raise UsageError(
+            f'site "{name}" is an emulated cluster, and this shell is not on one that the harness started: '
+            "start one with `harness cluster up --nodes 4`, then run this by `harness cluster exec login -- ...`; "
+            "for another cluster write a site file of its own (see configs/sites/example-gpu.yaml)"
+        )
+
+
+def _interrupted(driver: Driver) -> int:
+    queued = [job_id for job_id, _ in driver.queued()]
+    print("\ninterrupted; what was submitted goes on without this command", file=sys.stderr)
+    if queued:
+        print(f"still queued or running: {', '.join(queued)}", file=sys.stderr)
+        print(f"  to cancel them:  harness cancel {driver.run.path}", file=sys.stderr)
+    print(
+        f"  to go on:        the same `harness run` command with --folder {driver.run.path}", file=sys.stderr
+    )
+    return EXIT_INTERRUPTED
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """Cancel what is queued or running."""
+    from harness import local
+    from harness.driver import Driver
+    from harness.slurm.commands import run_command
+
+    driver = Driver(RunDir(options.run))
+    queued = driver.queued()
+    if options.case:
+        wanted = {c.case_id for c in driver.plan.cases if {c.case_id, c.label} & set(options.case)}
+        unknown = set(options.case) - {n for c in driver.plan.cases for n in (c.case_id, c.label)}
+        if unknown:
+            raise UsageError(
+                f"no case {', '.join(sorted(unknown))} in {driver.run.path}; `harness status` lists them"
+            )
+        queued = [(job_id, job) for job_id, job in queued if wanted & set(job.case_ids)]
+        others = [
+            c.label for _, job in queued for c in driver.plan.cases if c.case_id in set(job.case_ids) - wanted
+        ]
+        if others:
+            raise UsageError(
+                f"its job holds other cases as well: {', '.join(others)}; name them with --case too"
+            )
+    if not queued:
+        print("no such job of this run is queued or running")
+        return EXIT_PASS
+    names = list(dict.fromkeys(job_id for job_id, _ in queued))
+    if driver.local:
+        for job_id in names:
+            local.cancel(job_id)
+    else:
+        run_command(["scancel", *names], timeout_s=30)
+    print(f"cancelled {', '.join(names)}")
+    problems = driver.heal_left()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return EXIT_FAIL if problems else EXIT_PASS
+
+
+def heal(options: argparse.Namespace) -> int:
+    """Undo what a stopped run left."""
+    from harness.driver import Driver
+
+    problems = Driver(RunDir(options.run)).heal_left()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not problems:
+        print("no fault of this run is left unhealed")
+    return EXIT_FAIL if problems else EXIT_PASS
+
+
+def status(options: argparse.Namespace) -> int:
+    """Each case, as the run folder (and, when asked, Slurm) knows it."""
+    from harness import ledger
+    from harness.driver import Driver
+    from harness.views import views
+
+    driver = Driver(RunDir(options.run))
+    known = ledger.read(driver.run)
+    seen = driver.look(known, ask=options.ask)
+    cases = views(driver.run, driver.plan, known, seen.rows)
+    if options.json:
+        print(
+            json.dumps(
+                {
+                    "run": str(driver.run.path),
+                    "campaign": driver.identity["campaign"],
+                    "site": driver.site["name"],
+                    "complete": driver.complete(known),
+                    "trouble": driver.trouble,
+                    "cases": [_view_json(v) for v in cases],
+                },
+                indent=1,
+            )
+        )
+        return EXIT_PASS
+    from harness.progress import line
+
+    for view in cases:
+        print(line(view))
+    if driver.trouble:
+        print(f"the scheduler does not answer: {driver.trouble}", file=sys.stderr)
+    return EXIT_PASS
+
+
+def _view_json(view: CaseView) -> dict[str, Any]:
+    return {
+        "case_id": view.case.case_id,
+        "label": view.case.label,
+        "workload": view.case.workload,
+        "state": view.state,
+        "step": view.step,
+        "steps": view.case.steps,
+        "attempts": view.attempts,
+        "job_id": view.job_id,
+        "reason": view.reason,
+    }
+
+
+def logs(options: argparse.Namespace) -> int:
+    """Log files, or their ends."""
+    run_dir = RunDir(options.run)
+    from harness.model.case import Plan
+
+    planned = Plan.from_json(run_dir.read_json(run_dir.plan))
+    files = sorted(p for p in run_dir.path.rglob("*") if p.suffix in (".log", ".out") and p.is_file())
+    if options.case:
+        wanted = [c for c in planned.cases if options.case in (c.case_id, c.label)]
+        if not wanted:
+            raise UsageError(
+                f"no case {options.case!r} in {run_dir.path}; "
+                f"there are {', '.join(c.label for c in planned.cases)}"
+            )
+        files = [p for p in files if any(c.case_id in p.parts for c in wanted)]
+    if options.json:
+        print(json.dumps([{"path": str(p), "bytes": p.stat().st_size} for p in files], indent=1))
+        return EXIT_PASS
+    for path in files:
+        if not options.case:
+            print(f"{path.stat().st_size:>9}  {path}")
+            continue
+        text = path.read_bytes().decode("utf-8", errors="replace")
+        print(f"---- {path}")
+        for text_line in text.splitlines()[-options.lines :]:
+            print(
+                "".join(
+                    ch if ch.isprintable() or ch == "\t" else "\N{REPLACEMENT CHARACTER}" for ch in text_line
+                )
+            )
+    return EXIT_PASS
