@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness.model.attempt import COMPLETED
+from harness.model.event import JOB_STARTED
 from harness.store import Column, Results, StoreError, Table, open_results
 
 Row = dict[str, Any]
@@ -54,7 +55,9 @@ class CampaignResults:
         self.checks: list[Row] = store.rows("checks")
         self.streams: list[Row] = store.rows("streams")
         self.telemetry_absent: list[Row] = store.rows("telemetry_absent")
-        self.nodes: list[str] = [row["name"] for row in store.rows("nodes")]
+        nodes = store.rows("nodes")
+        self.nodes: list[str] = [row["name"] for row in nodes]
+        self.node_facts: list[str] = [row["facts"] for row in nodes]  # JSON, beside ``nodes``
         self.sample_tables: list[tuple[str, str]] = store.sample_tables()
 
     def __enter__(self) -> CampaignResults:
@@ -123,6 +126,21 @@ class CampaignResults:
         """The attempt that completed the case, the last one if several did; None if none did."""
         done = [row for row in self.of_case("attempts", case_id) if row["outcome"] == COMPLETED]
         return done[-1] if done else None
+
+    @cached_property
+    def job_starts(self) -> dict[tuple[str, int], int]:
+        """When each run of a job began, by its supervisor, in wall ns: by job id and restart count."""
+        found: dict[tuple[str, int], int] = {}
+        for event in self.events:
+            if event["kind"] != JOB_STARTED:
+                continue
+            try:
+                said = json.loads(event["data"])
+                key = (str(said["job_id"]), int(said["restart"]))
+            except (ValueError, KeyError, TypeError):
+                continue  # what does not say which job it was of starts none
+            found[key] = min(event["wall_ns"], found.get(key, event["wall_ns"]))
+        return found
 
     # --- samples
 

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from analysis import text
+from analysis import buckets, text
+from analysis.buckets import QUEUE, Bucket
 from analysis.commandline import main as run
 from analysis.load import CampaignResults, Row, names
+from harness.model.event import FAULT_REFUSED, FAULT_UNHEALED
 
 # Stamp, column of /faults, words.
 STAMPS = (
@@ -82,7 +84,20 @@ class Recovery:
     restarts: int  # attempts after the one that was hit
     hit_attempt: int
     lost: Lost
+    buckets: tuple[Bucket, ...]  # they add up to t8 - t1
     evidence: tuple[tuple[str, str], ...]
+
+    @property
+    def queue_s(self) -> float | None:
+        """How much of it was spent waiting for the job to run again."""
+        return next(b.time_s for b in self.buckets if b.name == QUEUE)
+
+    @property
+    def restart_work_s(self) -> float | None:
+        """Time to recover without the queue."""
+        if self.time_to_recover_s is None or self.queue_s is None:
+            return None
+        return self.time_to_recover_s - self.queue_s
 
     @property
     def took(self) -> str:
@@ -122,7 +137,39 @@ def short_id(fault_id: str, case_id: str) -> str:
     return fault_id.removeprefix(f"{case_id}-")
 
 
+def why_unhealed(said: Any) -> str:
+    """Why healing could not be verified, from the data of ``fault.unhealed``."""
+    evidence = said.get("evidence") if isinstance(said, dict) else None
+    if isinstance(evidence, dict) and evidence.get("why"):
+        return str(evidence["why"])
+    return json.dumps(evidence) if evidence else "no reason recorded"
+
+
+def why_refused(said: Any) -> str:
+    """Why a fault could not be done, from the data of ``fault.refused``."""
+    return str((said.get("why") if isinstance(said, dict) else "") or "no reason recorded")
+
+
+def _facts(fault: Row) -> dict[str, Any] | None:
+    """The fault's evidence: data by kind of event; None where it is no JSON object."""
+    try:
+        data = json.loads(fault["evidence"]) if fault["evidence"] else {}
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _not_recorded(name: str, facts: dict[str, Any]) -> str:
+    """Why there is no such stamp, as far as somebody said."""
+    if name in ("t1", "t1v") and FAULT_REFUSED in facts:
+        return f"refused, it could not be done: {why_refused(facts[FAULT_REFUSED])}"
+    if name == "healed" and FAULT_UNHEALED in facts:
+        return f"unhealed, it was tried: {why_unhealed(facts[FAULT_UNHEALED])}"
+    return "not recorded"
+
+
 def _stamps(fault: Row) -> tuple[Stamp, ...]:
+    facts = _facts(fault) or {}
     origin = fault["injected_wall_ns"] or fault["requested_wall_ns"]
     found = []
     for name, column, words in STAMPS:
@@ -130,7 +177,7 @@ def _stamps(fault: Row) -> tuple[Stamp, ...]:
         after: float | None = (wall - origin) / 1e9
         why = ""
         if wall <= 0:
-            after, why = None, "not recorded"
+            after, why = None, _not_recorded(name, facts)
         elif origin <= 0:
             after, why = None, "neither request nor injection is recorded"
         elif wall < origin and name != "t0":
@@ -187,11 +234,8 @@ def _partial_step_s(
 
 
 def _evidence(fault: Row) -> tuple[tuple[str, str], ...]:
-    try:
-        data = json.loads(fault["evidence"]) if fault["evidence"] else {}
-    except ValueError:
-        return (("evidence", fault["evidence"]),)
-    if not isinstance(data, dict):
+    data = _facts(fault)
+    if data is None:
         return (("evidence", fault["evidence"]),)
     return tuple((str(k), v if isinstance(v, str) else json.dumps(v)) for k, v in data.items())
 
@@ -223,6 +267,7 @@ def of_fault(results: CampaignResults, case: Row, fault: Row) -> Recovery:
         restarts=sum(a["index"] > fault["attempt"] for a in attempts),
         hit_attempt=fault["attempt"],
         lost=_lost(results, case, fault),
+        buckets=buckets.of_fault(results, fault),
         evidence=_evidence(fault),
     )
 
@@ -254,6 +299,13 @@ def _words(results: CampaignResults, r: Recovery) -> str:
         ("time to recover", r.time_to_recover_s),
     ):
         lines.append(f"  {name:<49}{text.seconds(value_s) if value_s is not None else 'unknown'}")
+    lines += [
+        f"    {f'{b.name}: {b.words}':<47}{text.seconds(b.time_s) if b.time_s is not None else 'unknown'}"
+        + (f" ({b.why})" if b.why else "")
+        for b in r.buckets
+    ]
+    work = text.seconds(r.restart_work_s) if r.restart_work_s is not None else "unknown"
+    lines.append(f"  {'restart work: all of it but the queue':<49}{work}")
     if r.time_to_recover_bound_s is not None:
         lines.append(f"  {'':<49}at most {text.seconds(r.time_to_recover_bound_s)}, since the request")
     if r.lost.steps is not None and r.lost.rank_s is not None:
@@ -272,37 +324,75 @@ def _words(results: CampaignResults, r: Recovery) -> str:
     return "\n".join(text.clean(line).replace("\n", " ") for line in lines)
 
 
+def _spread(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """p50, p95, max and count of the known ones; None when there is none."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return None
+    return {
+        "p50": float(np.percentile(known, 50)),
+        "p95": float(np.percentile(known, 95)),
+        "max": max(known),
+        "n": len(known),
+    }
+
+
 def overview(found: Sequence[Recovery]) -> dict[str, Any]:
     """Over all faults: how many were observed, recovered (with Wilson interval), and times to recover in s.
 
-    A fault that was not observed is not counted; one that never recovered is counted as censored.
+    A fault that was not observed is not counted; one that never recovered is counted as censored. Of the times, one
+    that is only bounded is left out; ``queue_s`` and ``restart_work_s`` are their two shares, where both are known.
     """
     counted = [r for r in found if r.observed and r.expect == "recovered"]
-    times = [r.time_to_recover_s for r in counted if r.time_to_recover_s is not None]
-    low, high = wilson(len(times), len(counted))
+    recovered = [r for r in counted if r.stamp("t8").after_s is not None]
+    low, high = wilson(len(recovered), len(counted))
     data: dict[str, Any] = {
         "faults": len(found),
         "counted": len(counted),
-        "recovered": len(times),
-        "never_recovered": len(counted) - len(times),
+        "recovered": len(recovered),
+        "never_recovered": len(counted) - len(recovered),
         "rate_95": [low, high],
     }
-    if times:
-        data["time_to_recover_s"] = {
-            "p50": float(np.percentile(times, 50)),
-            "p95": float(np.percentile(times, 95)),
-            "max": max(times),
-            "n": len(times),
-        }
+    apart = [r for r in recovered if r.restart_work_s is not None]
+    for name, values in (
+        ("time_to_recover_s", [r.time_to_recover_s for r in recovered]),
+        ("queue_s", [r.queue_s for r in apart]),
+        ("restart_work_s", [r.restart_work_s for r in apart]),
+    ):
+        spread = _spread(values)
+        if spread is not None:
+            data[name] = spread
     return data
+
+
+def _overview_words(data: dict[str, Any]) -> str:
+    low, high = (text.percent(share) for share in data["rate_95"])
+    lines = [
+        f"all faults: {data['recovered']} of {data['counted']} that were observed recovered "
+        f"(95 %: {low} to {high}), {data['never_recovered']} never"
+    ]
+    for name, words in (
+        ("time_to_recover_s", "time to recover"),
+        ("queue_s", "queue: of it waiting"),
+        ("restart_work_s", "restart work: the rest"),
+    ):
+        s = data.get(name)
+        spread = "unknown"
+        if s is not None:
+            median, p95, longest = (text.seconds(s[key]) for key in ("p50", "p95", "max"))
+            spread = f"median {median}, p95 {p95}, longest {longest}, n={s['n']}"
+        lines.append(f"  {words:<49}{spread}")
+    return "\n".join(lines)
 
 
 def _act(results: CampaignResults) -> tuple[Any, str, int]:
     found = analyse(results)
-    data = {"overview": overview(found), "faults": [asdict(r) for r in found]}
+    over = overview(found)
+    faults = [{**asdict(r), "queue_s": r.queue_s, "restart_work_s": r.restart_work_s} for r in found]
+    data = {"overview": over, "faults": faults}
     if not found:
         return data, "no fault was declared, or none left a record", 0
-    return data, "\n\n".join(_words(results, r) for r in found), 0
+    return data, "\n\n".join([*(_words(results, r) for r in found), _overview_words(over)]), 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

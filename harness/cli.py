@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from harness import __version__
+from harness.model.verdict import EXIT_INTERRUPTED
 
 _DESCRIPTION = """\
 Slurm-native batch harness: does it scale, does it survive, is the answer still right?
@@ -23,6 +24,13 @@ results.h5, and judges. Try it on the real Slurm cluster that comes with it: `ha
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=100)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
 
 
 def _campaign_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,11 +127,14 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     status.add_argument(
         "--ask", action="store_true", help="ask Slurm as well (one call); else from the run folder alone"
     )
+    status.add_argument(
+        "--scheduler", action="store_true", help="say what was asked of the scheduler, how often"
+    )
 
     logs = _verb(verbs, "logs", "list the log files of a run, or print those of one case")
     _run_argument(logs)
     logs.add_argument("--case", help="case id or label: print the ends of its logs")
-    logs.add_argument("--lines", type=int, default=20, help="lines of each log [default: %(default)s]")
+    logs.add_argument("--lines", type=_positive, default=20, help="lines of each log [default: %(default)s]")
     _json_argument(logs)
 
     cancel = _verb(verbs, "cancel", "cancel the jobs of a run that are queued or running")
@@ -161,6 +172,14 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:  # also while a verb is still being imported
+        print("\ninterrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = build_parser(arguments[0] if arguments else None).parse_args(arguments)
     if options.verb == "cluster":

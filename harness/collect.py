@@ -65,8 +65,8 @@ def collect(run: RunDir) -> Path:
         StoreError: two definitions of one metric, or the file could not be verified after writing.
         OSError: the file cannot be written.
     """
-    plan = Plan.from_json(run.read_json(run.plan))
-    identity, site = run.read_json(run.identity), run.read_json(run.site)
+    plan = run.read_plan()
+    identity, site = run.read_identity(), run.read_site()
     known = ledger.read(run)
     out = Collected()
     events: list[Event] = [Event.from_json(line) for line in read_lines(run.driver_events)]
@@ -94,7 +94,10 @@ def collect(run: RunDir) -> Path:
     _events(events, out)
     for case in plan.cases:
         _faults(case, attempts[case.case_id], [e for e in events if e.case_id == case.case_id], progress, out)
-    out.rows["nodes"] = [{"name": name} for name in out.nodes]
+    facts = _node_facts(events)
+    out.rows["nodes"] = [
+        {"name": name, "facts": json.dumps(facts.get(name, {}), sort_keys=True)} for name in out.nodes
+    ]
     _write(run, identity, site, out)
     return run.results
 
@@ -318,6 +321,17 @@ def _case(
             "evidence": "unknown: " + "; ".join(problems) if problems else "complete",
         }
     )
+
+
+def _node_facts(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
+    """What agents and ranks said of the machines they ran on."""
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for event in events:
+        if event.kind == ev.NODE_FACTS:
+            found[event.host].update(event.data)
+        elif event.kind == ev.RANK_STARTED:
+            found[event.host].setdefault("versions", {}).update(event.data.get("versions", {}))
+    return found
 
 
 def _events(events: Sequence[Event], out: Collected) -> None:

@@ -1,9 +1,13 @@
 """What `make demo` runs: the quickstart campaign, from nothing to a report, and nothing left behind.
 
 On site `emulated` it brings up a Slurm cluster on this machine, submits as the cluster's ordinary
-user, copies the run folder out, and takes the cluster down, whatever happened in between. On site
-`local` it runs the same campaign as plain processes. It never falls back from one to the other, and
-never submits to a cluster that it did not start. It works in a checkout; a wheel has no use for it.
+user, and takes the cluster down, whatever happened in between. On site `local` it runs the same
+campaign as plain processes, and ends them when it is stopped. It never falls back from one to the
+other, and never submits to a cluster that it did not start. It works in a checkout; a wheel has no
+use for it.
+
+The run folder is in the checkout from the start, so what a killed demo had is still there. The
+cluster's user makes it: for as long as the cluster is up, that folder of folders is lent to him.
 """
 
 from __future__ import annotations
@@ -12,15 +16,18 @@ import argparse
 import fcntl
 import hashlib
 import os
-import shutil
+import shlex
 import signal
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from harness.devcluster import state
+from harness.devcluster.folder import ClusterFolder
 
 NODES = 4
 CAMPAIGN = Path("configs/campaigns/quickstart.yaml")
@@ -32,6 +39,7 @@ REFUSED = 3  # the exit code of "unknown": nothing was judged
 UP_DEADLINE_S = 120
 CAMPAIGN_DEADLINE_S = 3600
 DOWN_DEADLINE_S = 120
+CANCEL_DEADLINE_S = 120
 STOP_GRACE_S = 30
 DOWN_ATTEMPTS = 2
 
@@ -45,16 +53,24 @@ ABOUT_EMULATED = """\
 This demo
   1. brings up an emulated Slurm cluster of {nodes} nodes on this machine, in {cluster}
   2. runs {campaign} there, as its ordinary user
-  3. copies results and report to {runs}
-  4. takes the cluster down
+     results and report go to {run}
+  3. takes the cluster down
 It touches no other cluster. About five minutes on two cores; Ctrl-C stops it and cleans up.
 """
 
 ABOUT_LOCAL = """\
 This demo runs {campaign} as plain processes of this machine, without Slurm;
 the report says so. What only a cluster can show is missing: jobs, nodes of their own, requeue.
-Results go to {runs}. About five minutes on two cores; Ctrl-C stops it.
+Results go to {run}. About five minutes on two cores; Ctrl-C ends it all.
 """
+
+STOPPED_EMULATED = """
+Stopped. The cluster is gone and its jobs with it: nothing goes on, and nothing is left to cancel.
+`make demo` starts afresh."""
+
+STOPPED_LOCAL = """
+Stopped. The run's processes are ended: nothing goes on, and nothing is left to cancel.
+`SITE=local make demo` starts afresh."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,59 +98,94 @@ def main(argv: Sequence[str] | None = None) -> int:
             _complain(f"Another demo is running in {root}; wait for it, or stop it.")
             return REFUSED
         code = _emulated(root, runs / name, stop) if site == "emulated" else _local(root, runs / name, stop)
-        if stop.number is not None and site == "emulated":
-            print("Stopped. The cluster is gone, its jobs with it; `make demo` starts afresh.")
         _say_where(runs / name)
         return code if stop.number is None else 128 + stop.number
 
 
-def _local(root: Path, target: Path, stop: _Stop) -> int:
-    print(ABOUT_LOCAL.format(campaign=CAMPAIGN, runs=_shown(target)), flush=True)
-    return stop.run(_harness_run(root, "local", target), CAMPAIGN_DEADLINE_S)
+def _local(root: Path, run: Path, stop: _Stop) -> int:
+    print(ABOUT_LOCAL.format(campaign=CAMPAIGN, run=_shown(run)), flush=True)
+    try:
+        return stop.run(_harness_run(root, "local", run), CAMPAIGN_DEADLINE_S)
+    finally:
+        if _end_processes(run, stop) and stop.number is not None:
+            print(STOPPED_LOCAL, flush=True)
 
 
-def _emulated(root: Path, target: Path, stop: _Stop) -> int:
+def _end_processes(run: Path, stop: _Stop) -> bool:
+    """End what a run without results may have left: its processes outlive the command that started them."""
+    if not (run / "run.json").is_file() or (run / "results.h5").is_file():
+        return True
+    command = [sys.executable, "-m", "harness", "cancel", str(run)]
+    if stop.run_whatever_happens(command, CANCEL_DEADLINE_S) == 0:
+        return True
+    _complain(f"Not all of the run was ended; try again with\n  {shlex.join(command)}")
+    return False
+
+
+def _emulated(root: Path, run: Path, stop: _Stop) -> int:
     cluster = _cluster_folder(root)
-    shared = cluster / "shared" / target.name
-    about = ABOUT_EMULATED.format(
-        nodes=NODES, campaign=CAMPAIGN, cluster=_shown(cluster), runs=_shown(target)
+    print(
+        ABOUT_EMULATED.format(nodes=NODES, campaign=CAMPAIGN, cluster=_shown(cluster), run=_shown(run)),
+        flush=True,
     )
-    print(about, flush=True)
     if (cluster / "cookie.json").exists():
         print("An earlier cluster is in that folder; it is taken down first.", flush=True)
-        if not _clear(cluster, target.parent, stop):
+        if not _down(cluster, stop):
             return REFUSED
+    _take_back(run.parent)  # a demo that was killed could not
+    run.parent.chmod(0o755)
     try:
-        up = _devcluster("up", "--nodes", str(NODES), "--folder", str(cluster))
+        up = _devcluster("up", "--nodes", str(NODES), "--folder", str(cluster), "--share", str(run.parent))
         if stop.run(up, UP_DEADLINE_S, cwd=root) != 0:
             if stop.number is None:
                 _complain("The cluster did not come up, so nothing was run.")
             return REFUSED
         print(flush=True)
-        command = _harness_run(root, "emulated", shared)
+        _lend(run.parent, state.read_up(ClusterFolder(cluster)).user.uid)
+        command = _harness_run(root, "emulated", run)
         campaign = _devcluster("exec", "--folder", str(cluster), "login", "--", *command)
-        return stop.run(campaign, CAMPAIGN_DEADLINE_S, cwd=root)
+        return stop.run(campaign, CAMPAIGN_DEADLINE_S, cwd=run.parent)
     finally:
-        _clear(cluster, target.parent, stop)
+        if _down(cluster, stop):
+            _take_back(run.parent)
+            if stop.number is not None:
+                print(STOPPED_EMULATED, flush=True)
 
 
-def _clear(cluster: Path, runs: Path, stop: _Stop) -> bool:
-    """Copy every run folder out and take the cluster down; signals wait until that is done."""
-    purge = ["--purge"]
-    for run in sorted((cluster / "shared").glob("quickstart-*")):
-        if not _copy_out(run, runs / run.name):
-            purge = []
-    command = _devcluster("down", "--folder", str(cluster), *purge)
+def _down(cluster: Path, stop: _Stop) -> bool:
+    """Take the cluster down; signals wait until that is done."""
+    command = _devcluster("down", "--folder", str(cluster))
     for _ in range(DOWN_ATTEMPTS):
         if stop.run_whatever_happens(command, DOWN_DEADLINE_S) == 0:
-            if cluster.parent == ELSEWHERE and not any(ELSEWHERE.iterdir()):
+            if cluster.parent == ELSEWHERE and ELSEWHERE.is_dir() and not any(ELSEWHERE.iterdir()):
                 ELSEWHERE.rmdir()
             return True
     _complain(
-        f"The cluster in {cluster} was not taken down completely; try again with\n"
-        f"  {sys.executable} -m harness.devcluster down --folder {cluster}"
+        f"The cluster in {cluster} was not taken down completely; try again with\n  {shlex.join(command)}"
     )
     return False
+
+
+def _lend(runs: Path, uid: int) -> None:
+    """Let the cluster's user, whose group has his number, make folders here, and touch no one else's.
+
+    Mode and group of `runs` say that it is lent, and to whom, also to the next demo when this one is killed.
+    """
+    runs.chmod(0o1775)
+    os.chown(runs, -1, uid)
+
+
+def _take_back(runs: Path) -> None:
+    """What the cluster's user made belongs to whoever called; only once no process of that user is left."""
+    lent = runs.stat()
+    if not lent.st_mode & stat.S_ISVTX:
+        return
+    for folder, folders, files in os.walk(runs):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if path.lstat().st_uid == lent.st_gid:
+                _give_to_caller(path)
+    _give_to_caller(runs)
+    runs.chmod(0o755)
 
 
 def _harness_run(root: Path, site: str, folder: Path) -> list[str]:
@@ -153,30 +204,6 @@ def _cluster_folder(root: Path) -> Path:
     if len(os.fsencode(text)) <= 80 and not any(c.isspace() or c in "\"'#\\,=" for c in text):
         return inside
     return ELSEWHERE / hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
-
-
-def _copy_out(source: Path, target: Path) -> bool:
-    """Copy a run folder, for the one who called, and say what could not be copied."""
-    try:
-        shutil.copytree(source, target, symlinks=True, ignore=_no_files, dirs_exist_ok=True)
-    except (shutil.Error, OSError) as error:
-        _complain(f"Not all of {source} could be copied, so it stays: {error}")
-        return False
-    finally:
-        for folder, _, files in os.walk(target):
-            for path in (folder, *(os.path.join(folder, file) for file in files)):
-                _give_to_caller(Path(path))
-    return True
-
-
-def _no_files(folder: str, names: list[str]) -> list[str]:
-    """Sockets and pipes of ranks that were stopped: nothing to copy."""
-
-    def is_file(name: str) -> bool:
-        mode = os.lstat(os.path.join(folder, name)).st_mode
-        return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
-
-    return [name for name in names if not is_file(name)]
 
 
 def _make_folder(path: Path) -> None:
@@ -216,7 +243,8 @@ def _shown(path: Path) -> str:
 
 
 def _complain(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal may have gone; what is to be cleaned up is not
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -256,8 +284,11 @@ class _Stop:
     def _note(self, number: int, _frame: object) -> None:
         again = self.number is not None
         self.number = self.number or number
-        # os.write: a print could be interrupted by its own handler.
-        os.write(2, b"\nAlready stopping; cleaning up.\n" if again else b"\nStopping, then cleaning up.\n")
+        # os.write: a print could be interrupted by its own handler. And the terminal may have gone.
+        with suppress(OSError):
+            os.write(
+                2, b"\nAlready stopping; cleaning up.\n" if again else b"\nStopping, then cleaning up.\n"
+            )
 
     def run(self, command: Sequence[str], deadline_s: float, cwd: Path | None = None) -> int:
         """Run to its end, to the deadline, or until we are stopped; returns its exit code."""

@@ -7,32 +7,31 @@ the run folder, which costs the scheduler nothing.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
 import random
+import signal
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import ledger, local
-from harness.faults import tools
+from harness import healing, ledger, local
 from harness.ledger import Ledger
-from harness.model import event as ev
 from harness.model.case import Job, Plan, Submission
-from harness.model.event import Event
-from harness.rundir import RunDir, RunFolderError, append_line, read_lines
-from harness.runtime.fault_runner import heal
+from harness.rundir import RunDir, RunFolderError, write_json
 from harness.slurm import query
-from harness.slurm.commands import CommandError, CommandTimeout
+from harness.slurm.commands import CALLS, CommandError, is_refusal
 from harness.slurm.query import JobRow
 from harness.slurm.states import is_over
 from harness.views import CaseView, task_id, views
 
 MAX_POLL_S = 15.0
 LOOKUP_WAIT_S = 5.0
+MAX_TRIES = 8  # of an sbatch whose outcome is unknown each time, with the controller answering in between
 GIVE_UP_S = 1800.0  # of a scheduler that does not answer: then whoever started us should know
 SETTLE_S = 15.0  # after a supervisor's last word: how long Slurm may take to call its job ended
 
@@ -78,11 +77,7 @@ def reconcile(plan: Plan, known: Ledger, seen: Seen, *, one_at_a_time: bool = Fa
     job is over when its supervisor said so, or when Slurm says so in a state that cannot change.
     """
     actions: list[Action] = []
-    unclear = tuple(
-        s
-        for s in plan.submissions
-        if s.name in known.submitting and s.name not in known.submitted and s.name not in known.refused
-    )
+    unclear = unclear_submissions(plan, known)
     if unclear:
         actions.append(LookUp(unclear))
     busy = False
@@ -111,6 +106,45 @@ def reconcile(plan: Plan, known: Ledger, seen: Seen, *, one_at_a_time: bool = Fa
     return actions
 
 
+def unclear_submissions(plan: Plan, known: Ledger) -> tuple[Submission, ...]:
+    """Submissions that were begun, and of which nobody knows whether they are in the queue."""
+    return tuple(
+        s
+        for s in plan.submissions
+        if s.name in known.submitting and s.name not in known.submitted and s.name not in known.refused
+    )
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Hold back a first Ctrl-C until the block has ended (which is bounded by time); a second one is not held."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def read_calls(run: RunDir) -> dict[str, int]:
+    """Slurm's commands that were run for a run, by name; empty before the first."""
+    try:
+        return {str(k): int(v) for k, v in run.read_json(run.calls).items()}
+    except (RunFolderError, ValueError, TypeError):
+        return {}
+
+
 def _facts(row: JobRow, end: Mapping[str, Any] | None) -> dict[str, Any]:
     reason = "" if end is not None else f"Slurm says {row.state} (exit code {row.exit_code or 'unknown'})"
     return {
@@ -133,13 +167,42 @@ class Driver:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self.plan = Plan.from_json(run.read_json(run.plan))
-        self.site = run.read_json(run.site)
-        self.identity = run.read_json(run.identity)
+        self.plan = run.read_plan()
+        self.site = run.read_site()
+        self.identity = run.read_identity()
         self.local = self.site["launcher"] == "local"
-        self.calls = 0
+        self._counted: Counter[str] = Counter(CALLS)  # of this process, before this run
         self._rows: dict[str, JobRow] = {}  # Slurm's last word, kept between two questions
         self.trouble = ""  # what the scheduler last answered instead of an answer
+
+    # --- cancelling -----------------------------------------------------------------------------------
+
+    def cancel_unsubmitted(self) -> list[str]:
+        """Nothing more is submitted; what may be in the queue unknown to us is looked up. Returns what stays unclear.
+
+        Raises:
+            CommandError: the controller does not answer, so that nothing can be said of an unclear submission.
+        """
+        known = ledger.read(self.run)
+        for submission in self.plan.submissions:
+            if submission.name in known.submitted or submission.name in known.refused:
+                continue
+            ledger.write(self.run, ledger.CANCELLED, submission.name)
+            if submission.name not in known.submitting:
+                ledger.write(
+                    self.run, ledger.REFUSED, submission.name, why="cancelled before it was submitted"
+                )
+        known = ledger.read(self.run)
+        unclear = unclear_submissions(self.plan, known)
+        if unclear:
+            self.trouble = ""
+            self._look_up(unclear)
+            if self.trouble:
+                raise CommandError(
+                    f"of unknown outcome: {', '.join(self.name(s) for s in unclear)}; the controller was asked, and: "
+                    f"{self.trouble}; try again when it answers"
+                )
+        return [self.name(s) for s in unclear_submissions(self.plan, ledger.read(self.run))]
 
     # --- one driver at a time -------------------------------------------------------------------------
 
@@ -194,7 +257,8 @@ class Driver:
                 alive = local.is_alive(job_id)
                 for job in unended:
                     if job.key in ends or not alive:
-                        state = "COMPLETED" if job.key in ends else "FAILED"
+                        cancelled = submission.name in known.cancelled
+                        state = "COMPLETED" if job.key in ends else "CANCELLED" if cancelled else "FAILED"
                         rows[job.key] = JobRow(job_id, "", state, "", "this machine")
             else:
                 open_ids.append(job_id)
@@ -216,12 +280,10 @@ class Driver:
         its last word.
         """
         timeout_s = self.site["scheduler"]["call_timeout_s"]
-        self.calls += 1
         try:
             rows = query.ask(ids, accounting=self.site["accounting"], timeout_s=timeout_s)
             doubtful = [r.job_id for r in rows if is_over(r.state) and r.job_id not in finished]
             if doubtful and self.site["accounting"]:
-                self.calls += 1
                 alive = {r.job_id: r for r in query.in_queue(doubtful, timeout_s=timeout_s)}
                 rows = [alive.get(r.job_id, r) for r in rows]
         except CommandError as error:
@@ -247,6 +309,10 @@ class Driver:
                 ledger.write(self.run, ledger.ENDED, action.key, facts=dict(action.facts))
 
     def _submit(self, submission: Submission) -> None:
+        with interrupts_wait():  # a Ctrl-C must not come between sbatch and the line that names its job
+            self._submit_now(submission)
+
+    def _submit_now(self, submission: Submission) -> None:
         ledger.write(self.run, ledger.SUBMITTING, submission.name)
         try:
             if self.local:
@@ -254,19 +320,15 @@ class Driver:
             else:
                 from harness.slurm.executor import TemplateExecutor
 
-                self.calls += 1
                 executor = TemplateExecutor(self.run.path, self.site["scheduler"]["call_timeout_s"])
                 job_id = executor.send(submission, self.run.script(submission.name), self.name(submission))
-        except CommandTimeout as error:
-            self.trouble = str(error)  # unknown outcome: it will be looked up by its name
-            return
         except CommandError as error:
-            if "Socket timed out" in str(error) or "Unable to contact slurm controller" in str(error):
-                self.trouble = str(error)
-                return
-            ledger.write(self.run, ledger.REFUSED, submission.name, why=str(error))
+            if is_refusal(error):
+                ledger.write(self.run, ledger.REFUSED, submission.name, why=str(error))
+            else:
+                self.trouble = str(error)  # unknown outcome: it will be looked up by its name
             return
-        ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id=job_id, calls=0 if self.local else 1)
+        ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id=job_id)
 
     def _look_up(self, submissions: Sequence[Submission]) -> None:
         if self.local:  # the ledger's line follows the start at once: only a kill between the two leads here
@@ -276,7 +338,6 @@ class Driver:
                 elif all(self.run.end(job.key).exists() for job in submission.jobs):
                     ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id="local.0.0")
             return
-        self.calls += 1
         try:
             found = query.find_by_name(
                 [self.name(s) for s in submissions],
@@ -292,8 +353,17 @@ class Driver:
             waited_s = (time.time_ns() - known.submitting[submission.name]) / 1e9
             if job_id is not None:
                 ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id=job_id, looked_up=True)
+            elif submission.name in known.cancelled:
+                ledger.write(
+                    self.run, ledger.REFUSED, submission.name, why="cancelled before it was submitted"
+                )
             elif waited_s > LOOKUP_WAIT_S:  # the controller answered and does not know it
-                self._submit(submission)
+                tries = known.tries[submission.name]
+                if tries >= MAX_TRIES:
+                    why = f"sbatch was called {tries} times, and none left a job in the queue"
+                    ledger.write(self.run, ledger.REFUSED, submission.name, why=why)
+                else:
+                    self._submit(submission)
 
     # --- the loop -------------------------------------------------------------------------------------
 
@@ -307,7 +377,18 @@ class Driver:
         if not self.local and not ask:  # a LookUp is a question as well
             actions = [a for a in actions if not isinstance(a, LookUp)]
         self.apply(actions)
+        self._count()
         return seen
+
+    def _count(self) -> None:
+        """Add the commands that were run since the last time to the run's own count."""
+        new = CALLS - self._counted
+        if not new:
+            return
+        self._counted = Counter(CALLS)
+        known = Counter(read_calls(self.run))
+        with contextlib.suppress(OSError):  # a count is no reason to stop
+            write_json(self.run.calls, dict(known + new))
 
     def complete(self, known: Ledger) -> bool:
         """Whether every job has ended."""
@@ -332,7 +413,7 @@ class Driver:
             known = ledger.read(self.run)
             tell(views(self.run, self.plan, known, seen.rows), self.trouble)
             if self.complete(known):
-                self.heal_left()
+                healing.heal_left(self.run, self.plan, self.site)
                 return
             if not self.trouble:
                 answered = time.monotonic()
@@ -349,48 +430,6 @@ class Driver:
                 next_ask = min(next_ask, time.monotonic() + poll_s)
             time.sleep(0.4)
 
-    def heal_left(self) -> list[str]:
-        """Undo every fault that is on record as requested and not as healed; returns what could not be undone."""
-        problems = []
-        for case in self.plan.cases:
-            if not case.faults:
-                continue
-            facts: dict[str, dict[str, Any]] = {}
-            for source in [
-                self.run.events(j.key)
-                for s in self.plan.submissions
-                for j in s.jobs
-                if case.case_id in j.case_ids
-            ] + [self.run.driver_events]:
-                for line in read_lines(source):
-                    if line["case_id"] == case.case_id and line["kind"].startswith("fault."):
-                        facts.setdefault(line["data"]["fault_id"], {})[line["kind"]] = line["data"]
-            for fault_id, found in facts.items():
-                if ev.FAULT_REQUESTED in found and ev.FAULT_HEALED not in found:
-                    data = found[ev.FAULT_REQUESTED]
-                    healed, evidence = asyncio.run(heal(_Outside(self.site), data["fault"], data["node"]))
-                    kind = ev.FAULT_HEALED if healed else ev.FAULT_REFUSED
-                    append_line(
-                        self.run.driver_events,
-                        Event(
-                            kind,
-                            time.time_ns(),
-                            time.monotonic_ns(),
-                            os.uname().nodename,
-                            "driver",
-                            case.case_id,
-                            data={
-                                "fault_id": fault_id,
-                                "fault": data["fault"],
-                                "node": data["node"],
-                                "evidence": evidence,
-                            },
-                        ).to_json(),
-                    )
-                    if not healed:
-                        problems.append(f"{data['fault']} on {data['node']} is not healed: {evidence}")
-        return problems
-
     def queued(self) -> list[tuple[str, Job]]:
         """Jobs that may still be in the queue or running, each with its id (on one machine, its runner's)."""
         known = ledger.read(self.run)
@@ -401,22 +440,3 @@ class Driver:
             for index, job in enumerate(submission.jobs)
             if job.key not in known.ended
         ]
-
-
-class _Outside:
-    """Tools of whoever heals from outside the job: see ``harness.faults.Tools``."""
-
-    def __init__(self, site: Mapping[str, Any]) -> None:
-        self._site = site
-
-    async def power(self, action: str, node: str) -> dict[str, Any]:
-        return await tools.power((self._site.get("power") or {}).get("command", []), action, node)
-
-    def tell_agent(self, node: str, message: str) -> None:
-        """No agent is left."""
-
-    def lost(self, node: str) -> str:
-        return "its job has ended"
-
-    async def slurm_state(self, node: str) -> str:
-        return "" if self._site["launcher"] == "local" else await tools.slurm_state(node)

@@ -7,6 +7,7 @@ that is only ``submitting`` may or may not be in the queue, and has to be looked
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,8 @@ class Ledger:
     submitted_wall_ns: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)  # submission -> what sbatch said, for good
     ended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # job key -> state and what is known
-    calls: int = 0  # scheduler calls, all drivers together
+    tries: Mapping[str, int] = field(default_factory=dict)  # submission -> times that sbatch was called
+    cancelled: frozenset[str] = frozenset()  # submissions that a person cancelled
 
 
 def read(run: RunDir) -> Ledger:
@@ -35,12 +37,13 @@ def read(run: RunDir) -> Ledger:
     when: dict[str, int] = {}
     refused: dict[str, str] = {}
     ended: dict[str, Mapping[str, Any]] = {}
-    calls = 0
+    tries: Counter[str] = Counter()
+    cancelled: set[str] = set()
     for line in read_lines(run.ledger):
         what, name = line["what"], line.get("name", "")
-        calls += line.get("calls", 0)
         if what == SUBMITTING:
             submitting[name] = line["wall_ns"]
+            tries[name] += 1
         elif what == SUBMITTED:
             submitted[name] = line["job_id"]
             when[name] = line["wall_ns"]
@@ -48,7 +51,9 @@ def read(run: RunDir) -> Ledger:
             refused[name] = line["why"]
         elif what == ENDED:
             ended[name] = line["facts"]
-    return Ledger(submitting, submitted, when, refused, ended, calls)
+        elif what == CANCELLED:
+            cancelled.add(name)
+    return Ledger(submitting, submitted, when, refused, ended, tries, frozenset(cancelled))
 
 
 def write(run: RunDir, what: str, name: str, **facts: Any) -> None:

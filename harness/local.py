@@ -16,7 +16,8 @@ from pathlib import Path
 from harness.model.case import Plan, Submission
 from harness.rundir import RunDir
 from harness.runtime.launcher import EXIT_REQUEUE
-from harness.slurm.commands import clean_environment
+from harness.slurm.commands import CommandError, clean_environment, run_command
+from harness.workloads import REGISTRY
 
 MAX_RESTARTS = 20  # a bound on the runner alone; a case's own limit is its max_restarts
 
@@ -29,6 +30,25 @@ def start_time(pid: int) -> str:
         return ""
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] in "ZX" else fields[19]
+
+
+NEEDS = {"torch": ("torch", "numpy"), "mpi": ("mpi4py", "numpy")}  # by the workload's launcher
+
+
+def check_imports(plan: Plan, python: str) -> None:
+    """Whether the interpreter of the jobs has what the plan's workloads import; asked before anything is started.
+
+    Raises:
+        CommandError: something is missing; the message says what, for which workload, and how to install it.
+    """
+    wanted = {name: c.workload for c in plan.cases for name in NEEDS[REGISTRY[c.workload].launcher]}
+    code = (
+        "import importlib.util, sys; print(*[n for n in sys.argv[1:] if importlib.util.find_spec(n) is None])"
+    )
+    missing = run_command([python, "-c", code, *wanted], timeout_s=30, environment=dict(os.environ)).split()
+    if missing:
+        needs = "; ".join(f"{wanted[name]} needs {name}" for name in missing)
+        raise CommandError(f"{python}: {needs}, not installed there: pip install 'hpc-harness[torch,mpi]'")
 
 
 def submit(run: RunDir, submission: Submission) -> str:
@@ -71,7 +91,7 @@ def cancel(job_id: str, deadline_s: float = 20.0) -> None:
 def main(arguments: list[str]) -> int:
     """The runner: ``python -m harness.local RUN SUBMISSION``."""
     run, name = RunDir(arguments[0]), arguments[1]
-    plan = Plan.from_json(run.read_json(run.plan))
+    plan = run.read_plan()
     submission = next(s for s in plan.submissions if s.name == name)
     worst = 0
     for index, job in enumerate(submission.jobs):

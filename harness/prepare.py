@@ -57,7 +57,7 @@ def open_or_make(folder: Path, given: Input, plan: Plan) -> tuple[RunDir, bool]:
     """
     run = RunDir(folder)
     if run.identity.exists():
-        identity = run.read_json(run.identity)
+        identity = run.read_identity()
         if identity["campaign_id"] != given.campaign_id:
             raise RunFolderError(
                 f"{run.path}: belongs to campaign {identity['campaign']!r} as it was at another time, or on another "

@@ -87,7 +87,7 @@ def select(views: list[CaseView], rows: int) -> list[CaseView]:
         "waiting": 3,
     }
     chosen = sorted(range(len(views)), key=lambda i: (order.get(views[i].state, 1), i))[:rows]
-    return [views[i] for i in sorted(chosen)]
+    return [views[i] for i in chosen]
 
 
 def _table(title: str, views: list[CaseView], trouble: str, seconds: float, rows: int) -> Group:
@@ -98,17 +98,18 @@ def _table(title: str, views: list[CaseView], trouble: str, seconds: float, rows
     from rich.text import Text
 
     table = Table(title=f"{escape(title)}  {int(seconds) // 60}:{int(seconds) % 60:02}", title_justify="left")
-    for name in ("case", "workload", "state", "progress", "attempt", "job"):
-        table.add_column(name)
+    table.add_column("case", no_wrap=True)
+    for name in ("state", "progress", "attempt", "job", "workload"):
+        table.add_column(name, no_wrap=name != "workload")
     for view in select(views, rows):
         done = view.case.steps if view.state == "completed" else view.step
         table.add_row(
             escape(view.case.label),
-            view.case.workload,
             Text(view.state, style=_STYLES.get(view.state, "")),
             ProgressBar(total=view.case.steps, completed=done, width=20),
             str(view.attempts or ""),
             "" if view.job_id.startswith("local") else view.job_id,
+            view.case.workload,
         )
     over = sum(v.state in ("completed", "failed", "lost", "not_run") for v in views)
     hidden = len(views) - len(select(views, rows))

@@ -13,7 +13,35 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.model.case import Plan
+
 RUN_SCHEMA = 1
+IDENTITY_KEYS = (
+    "run_id",
+    "campaign",
+    "description",
+    "campaign_id",
+    "created_wall_ns",
+    "harness_version",
+    "git_commit",
+    "code_sha256",
+    "scripts",
+    "command",
+    "environment",
+    "slurm_version",
+)
+SITE_KEYS = (
+    "name",
+    "kind",
+    "launcher",
+    "node",
+    "mpi",
+    "network",
+    "paths",
+    "accounting",
+    "scheduler",
+    "power",
+)
 
 
 class RunFolderError(Exception):
@@ -132,6 +160,11 @@ class RunDir:
         return self.path / "driver.lock"
 
     @property
+    def calls(self) -> Path:
+        """How often which of Slurm's commands was run for this run, all drivers together."""
+        return self.path / "scheduler.json"
+
+    @property
     def driver_events(self) -> Path:
         """Events that the driver saw or caused."""
         return self.path / "driver-events.jsonl"
@@ -188,8 +221,8 @@ class RunDir:
         """Every raw sample and fact."""
         return self.path / "results.h5"
 
-    def read_json(self, path: Path) -> dict[str, Any]:
-        """Read one of the run's JSON documents.
+    def read_json(self, path: Path, *keys: str) -> dict[str, Any]:
+        """Read one of the run's JSON documents, which must have these keys.
 
         Raises:
             RunFolderError: it is missing or damaged.
@@ -205,4 +238,28 @@ class RunDir:
             raise RunFolderError(f"{path}: cannot be read ({error}); the run folder is damaged") from None
         if not isinstance(data, dict):
             raise RunFolderError(f"{path}: not a JSON object; the run folder is damaged")
+        missing = [key for key in keys if key not in data]
+        if missing:
+            raise RunFolderError(
+                f"{path}: lacks {', '.join(missing)}; the run folder is damaged, or of another version"
+            )
         return data
+
+    def read_identity(self) -> dict[str, Any]:
+        """``run.json``. Raises RunFolderError as ``read_json`` does."""
+        return self.read_json(self.identity, *IDENTITY_KEYS)
+
+    def read_site(self) -> dict[str, Any]:
+        """``site.json``. Raises RunFolderError as ``read_json`` does."""
+        return self.read_json(self.site, *SITE_KEYS)
+
+    def read_plan(self) -> Plan:
+        """``plan.json``. Raises RunFolderError as ``read_json`` does."""
+        data = self.read_json(self.plan, "cases", "submissions")
+        try:
+            return Plan.from_json(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunFolderError(
+                f"{self.plan}: cannot be understood ({type(error).__name__}: {error}); the run folder is damaged, "
+                "or of another version"
+            ) from None

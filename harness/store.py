@@ -7,6 +7,7 @@ nothing is ever unpickled. A file is written under a temporary name, checked, th
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ Column = NDArray[Any]
 Table = dict[str, Column]
 
 TEXT = "text"  # stored as variable-length UTF-8
+TEXT_DIGEST = "sha256"  # attribute of a text column: SHA-256 of its values, each followed by a NUL byte
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,14 @@ SAMPLE_KEYS = _fields(
     ("rank", "i4", "rank, or -1 for a sample of a host"),
     ("node", "i4", "row of /nodes"),
 )
-TABLES["nodes"] = _fields(("name", TEXT, "host name, as the rows of samples refer to it"))
+TABLES["nodes"] = _fields(
+    ("name", TEXT, "host name, as the rows of samples refer to it"),
+    (
+        "facts",
+        TEXT,
+        "JSON: kernel, cpus, memory_bytes, GPUs and driver, and versions of what its ranks ran on",
+    ),
+)
 
 
 class StoreError(Exception):
@@ -189,10 +198,19 @@ def _text(value: object) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
+def _text_digest(values: Column) -> str:
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(value.encode("utf-8") + b"\0")
+    return digest.hexdigest()
+
+
 def _create(group: h5py.Group, name: str, values: Column, type_code: str) -> h5py.Dataset:
     if type_code == TEXT:
         data = np.array([_text(v) for v in values], dtype=object)
-        return group.create_dataset(name, data=data, dtype=h5py.string_dtype("utf-8"))
+        dataset = group.create_dataset(name, data=data, dtype=h5py.string_dtype("utf-8"))
+        dataset.attrs[TEXT_DIGEST] = _text_digest(data)  # HDF5 has no checksum for text of variable length
+        return dataset
     data = np.asarray(values, dtype=np.dtype(type_code))
     if not len(data):
         return group.create_dataset(name, data=data, maxshape=(None,), chunks=(1024,))
@@ -361,7 +379,12 @@ class Results:
     def _read(self, dataset: h5py.Dataset) -> Column:
         try:
             if h5py.check_string_dtype(dataset.dtype) is not None:
-                return np.asarray(dataset.asstr()[:], dtype=object)
+                text = np.asarray(dataset.asstr()[:], dtype=object)
+                if dataset.attrs.get(TEXT_DIGEST) != _text_digest(text):
+                    raise StoreError(
+                        f"{self.path}: {dataset.name} is not as it was written (its digest differs); collect it again"
+                    )
+                return text
             return np.asarray(dataset[:])
         except (OSError, KeyError, UnicodeDecodeError) as error:
             raise StoreError(f"{self.path}: {dataset.name} is damaged ({error}); collect it again") from None

@@ -80,5 +80,6 @@ def _fill(
         if (now.get("case_id"), now.get("attempt")) == (case_id, view.attempts - 1):
             view.step = now["step"]
     elif view.attempts:
-        view.state = "healing" if view.state == "completed" else "requeued"
+        restarts = view.case.recovery == "requeue" and view.state != "completed"
+        view.state = "requeued" if restarts else "healing" if view.case.faults else view.state
     return view

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from harness.devcluster.errors import ClusterError
+from harness.devcluster.errors import INTERRUPTED, ClusterError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,8 @@ def main(args: argparse.Namespace) -> int:
         print(f"harness cluster {args.cluster_verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        print(f"harness cluster {args.cluster_verb}: stopped", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _say(line: str) -> None:

@@ -11,6 +11,7 @@ import pwd
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.devcluster import linux, state
 from harness.devcluster.errors import ClusterError
@@ -38,7 +39,7 @@ def run(folder: ClusterFolder, where: str, command: Sequence[str], *, as_root: b
         raise ClusterError("`exec` enters namespaces, which needs root", exit_status=3)
     if not command:
         raise ClusterError(
-            "exec: no command; for example: harness cluster exec login -- sinfo", exit_status=2
+            f"exec: no command; for example: {folder.command('exec', 'login -- sinfo')}", exit_status=2
         )
     cluster = state.read_up(folder)
     assert cluster.daemon is not None
@@ -48,7 +49,7 @@ def run(folder: ClusterFolder, where: str, command: Sequence[str], *, as_root: b
         _become(cluster, command, working_folder, as_root)
     host = cluster.host(where)
     if host.init is None or not host.init.alive():
-        raise ClusterError(f"{where} has no power; first: harness cluster power on {where}")
+        raise ClusterError(f"{where} has no power; first: {folder.command('power', f'on {where}')}")
     groups = _join(cluster, where, host.init.pid)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -106,6 +107,12 @@ def _become(cluster: Cluster, command: Sequence[str], working_folder: str, as_ro
         )
         os.chdir(user.pw_dir)
     environment["PWD"] = os.getcwd()
+    # sbatch from such a folder fails without a word: its log cannot be written.
+    if not os.access(".", os.W_OK) and (os.isatty(0) or os.isatty(1)):
+        print(
+            f"note: {user.pw_name} cannot write in {os.getcwd()}; her folder is {cluster.paths.shared}",
+            file=sys.stderr,
+        )
     for number in _FORWARDED:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -123,7 +130,9 @@ def login_environment(cluster: Cluster, name: str, home: str, inherited: dict[st
     kept = {key: value for key, value in inherited.items() if not key.startswith(dropped)}
     for key in ("MAIL", "OLDPWD", "TMPDIR", "BASH_ENV", "ENV"):
         kept.pop(key, None)
-    path = [cluster.program_folder, *kept.get("PATH", SYSTEM_PATH).split(":"), *SYSTEM_PATH.split(":")]
+    # Ours first: `harness` is then the one that the caller started, also on a cluster of another checkout.
+    ours = str(Path(sys.executable).parent)
+    path = [ours, cluster.program_folder, *kept.get("PATH", SYSTEM_PATH).split(":"), *SYSTEM_PATH.split(":")]
     kept |= {
         "PATH": ":".join(dict.fromkeys(filter(None, path))),
         "HOME": home,

@@ -1,7 +1,10 @@
 """The one exception of this package, carrying the exit status that the shell should see.
 
-Exit statuses: 1 it failed, 2 wrong use, 3 this machine cannot do it (not root, packages missing).
+Exit statuses: 1 it failed, 2 wrong use, 3 this machine cannot do it (not root, packages missing),
+130 stopped by Ctrl-C or its like.
 """
+
+INTERRUPTED = 130
 
 
 class ClusterError(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,11 @@ class ClusterFolder:
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
+
+    def command(self, verb: str, arguments: str = "") -> str:
+        """The command that does this to this cluster, to be typed where we are now."""
+        named = "" if choose(None) == self else f" --folder {shlex.quote(str(self.root))}"
+        return f"harness cluster {verb}{named} {arguments}".rstrip()
 
 
 def choose(given: str | None) -> ClusterFolder:

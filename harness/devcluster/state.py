@@ -97,11 +97,12 @@ def read(folder: ClusterFolder) -> Cluster | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise ClusterError(f"{folder.state}: not JSON ({error}); take the cluster down") from error
+        raise ClusterError(f"{folder.state}: not JSON ({error}); run: {folder.command('down')}") from error
     if not isinstance(raw, dict) or raw.get("version") != STATE_VERSION:
         version = raw.get("version") if isinstance(raw, dict) else raw
         raise ClusterError(
-            f"{folder.state}: version {version!r}, but this harness reads {STATE_VERSION}; take the cluster down"
+            f"{folder.state}: version {version!r}, but this harness reads {STATE_VERSION};"
+            f" run: {folder.command('down')}"
         )
     try:
         nodes = tuple(_host(node) for node in raw.pop("nodes"))
@@ -116,17 +117,23 @@ def read(folder: ClusterFolder) -> Cluster | None:
         )
     except (KeyError, TypeError) as error:
         raise ClusterError(
-            f"{folder.state}: not a cluster's record ({error}); take the cluster down"
+            f"{folder.state}: not a cluster's record ({error}); run: {folder.command('down')}"
         ) from error
+
+
+def none_up(folder: ClusterFolder) -> ClusterError:
+    """What to say when no cluster is up in this folder."""
+    start = folder.command("up", "--nodes 4")
+    return ClusterError(f"no cluster is up in {folder.root}; start one: {start}")
 
 
 def read_up(folder: ClusterFolder) -> Cluster:
     """The cluster that is up in this folder; a ClusterError when none is."""
     cluster = read(folder)
     if cluster is None:
-        raise ClusterError(f"no cluster is up in {folder.root}; start one: harness cluster up --nodes 4")
+        raise none_up(folder)
     if cluster.daemon is None or not cluster.daemon.alive():
-        raise ClusterError(f"the cluster in {folder.root} has lost its daemon; run: harness cluster down")
+        raise ClusterError(f"the cluster in {folder.root} has lost its daemon; run: {folder.command('down')}")
     return cluster
 
 

@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from harness.devcluster import state
-from harness.devcluster.errors import ClusterError
 from harness.devcluster.folder import ENVIRONMENT_NAME, ClusterFolder, read_cookie
 from harness.devcluster.packages import SYSTEM_PATH
 from harness.devcluster.power import request
@@ -21,7 +20,7 @@ _SLURM_S = 15.0
 def environment_lines(folder: ClusterFolder) -> str:
     """Shell lines for `eval`, after which sbatch and its kin talk to this cluster."""
     if read_cookie(folder) is None or not folder.slurm_conf.exists():
-        raise ClusterError(f"no cluster is up in {folder.root}; start one: harness cluster up --nodes 4")
+        raise state.none_up(folder)
     values = {"SLURM_CONF": str(folder.slurm_conf), ENVIRONMENT_NAME: str(folder.root)}
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
 
@@ -30,7 +29,7 @@ def gather(folder: ClusterFolder) -> dict[str, Any]:
     """Everything known about the cluster; needs no root."""
     cluster = state.read(folder)
     if cluster is None:
-        raise ClusterError(f"no cluster is up in {folder.root}; start one: harness cluster up --nodes 4")
+        raise state.none_up(folder)
     answer = request(folder, {"verb": "status"}, timeout_s=10.0)
     power: Mapping[str, str] = answer["nodes"]
     states = _slurm_states(folder)

@@ -92,7 +92,7 @@ def sweep(folder: ClusterFolder, identity: str) -> None:
     _remove_links(identity)
     lasting = [*_links(identity), *_remove_groups(folder, groups, private=detected.kind == "freezer")]
     if lasting:
-        raise ClusterError(f"could not remove {', '.join(lasting)}; try again: harness cluster down")
+        raise ClusterError(f"could not remove {', '.join(lasting)}; try again: {folder.command('down')}")
 
 
 def _remove_groups(folder: ClusterFolder, groups: Sequence[str], *, private: bool) -> list[str]:

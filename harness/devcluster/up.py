@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import secrets
+import signal
 import stat
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import harness
 from harness.devcluster import cgroups, config, names, network, packages, state, teardown
-from harness.devcluster.errors import ClusterError
+from harness.devcluster.errors import INTERRUPTED, ClusterError
 from harness.devcluster.folder import ClusterFolder, claim, write_atomically
 from harness.devcluster.power import request
 from harness.devcluster.state import STATE_VERSION, Cluster, Host
@@ -92,21 +93,33 @@ def up(folder: ClusterFolder, wanted: Wanted, say: Callable[[str], None]) -> Non
             cluster = _plan(folder, identity, wanted, say)
             _write_files(cluster)
             _start_daemon(cluster, say)
+        except KeyboardInterrupt:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # once is enough; what is undone is undone whole
+            _undo(folder, identity)
+            raise ClusterError(
+                f"stopped; what had started was taken down again, and nothing is left of it in {folder.root}",
+                exit_status=INTERRUPTED,
+            ) from None
         except BaseException as error:
             tail = _log_tails(folder, str(error))
-            teardown.sweep(folder, identity)
-            teardown.remove_files(folder, keep_logs=False, purge=False)
+            _undo(folder, identity)
             if isinstance(error, ClusterError):
                 raise ClusterError(f"{error}{tail}\nthe cluster was taken down again") from error
             raise
     say(f"cluster ready: {wanted.nodes} nodes in {time.monotonic() - begin:.1f} s")
 
 
+def _undo(folder: ClusterFolder, identity: str) -> None:
+    teardown.sweep(folder, identity)
+    teardown.remove_files(folder, keep_logs=False, purge=False)
+
+
 def _reuse(folder: ClusterFolder, present: Cluster, wanted: Wanted, say: Callable[[str], None]) -> None:
     if not wanted.reuse:
         raise ClusterError(
             f"a cluster of {len(present.nodes)} nodes is up in {folder.root};"
-            " use it with --reuse, or take it down: harness cluster down"
+            f" use it with --reuse, or take it down: {folder.command('down')}"
         )
     answer = request(folder, {"verb": "status"}, timeout_s=10.0)
     asked = (wanted.nodes, wanted.cpus, wanted.gres)
@@ -114,13 +127,13 @@ def _reuse(folder: ClusterFolder, present: Cluster, wanted: Wanted, say: Callabl
     if asked != there:
         raise ClusterError(
             f"{folder.root}: --reuse asks for {_shape(*asked)}, but the cluster that is up has {_shape(*there)};"
-            " ask for that, or take it down: harness cluster down"
+            f" ask for that, or take it down: {folder.command('down')}"
         )
     off = sorted(name for name, power in answer["nodes"].items() if power != "on")
     if off or answer["phase"] != "ready":
         raise ClusterError(
             f"{folder.root}: the cluster that is up is not healthy (phase {answer['phase']}, without power:"
-            f" {', '.join(off) or 'none'}); power the nodes on, or take it down: harness cluster down"
+            f" {', '.join(off) or 'none'}); power the nodes on, or take it down: {folder.command('down')}"
         )
     say(f"cluster reused: {len(present.nodes)} nodes, up in {folder.root}")
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.faults import Tools
-
-# Node states of sinfo(1) in which Slurm will use the node again; flags such as * or ~ mean it does not answer.
-_USABLE = {"IDLE", "ALLOCATED", "MIXED", "COMPLETING"}
+from harness.slurm.states import node_is_usable
 
 
 class NodePowerOff:
@@ -33,7 +31,7 @@ class NodePowerOff:
         """The power command says on, and Slurm uses the node again."""
         status = await tools.power("status", node)
         state = await tools.slurm_state(node)
-        usable = not state or state in _USABLE
+        usable = not state or node_is_usable(state)
         return {"power": status["said"], "slurm": state} if status["said"] == "on" and usable else None
 
 

@@ -12,8 +12,10 @@ from typing import Any
 # The life of a job and its attempts
 JOB_STARTED = "job.started"
 JOB_ENDED = "job.ended"
-JOB_REQUEUED = "job.requeued"
+JOB_SIGNALLED = "job.signalled"  # data: signal; by Slurm on requeue, preemption, scancel, time limit
+JOB_REQUEUE_ASKED = "job.requeue_asked"  # the supervisor asked; that it was done shows at the restart
 AGENT_CONNECTED = "agent.connected"
+NODE_FACTS = "node.facts"  # data: what kind of machine this node is
 NODE_SILENT = "node.silent"  # no beat from its agent for a lease
 ATTEMPT_STARTED = "attempt.started"
 ATTEMPT_ENDED = "attempt.ended"
@@ -27,7 +29,8 @@ FAULT_REQUESTED = "fault.requested"  # t0
 FAULT_INJECTED = "fault.injected"  # t1: the call returned
 FAULT_OBSERVED = "fault.observed"  # t1v: the effect is verified
 FAULT_HEALED = "fault.healed"
-FAULT_REFUSED = "fault.refused"
+FAULT_REFUSED = "fault.refused"  # it could not be done
+FAULT_UNHEALED = "fault.unhealed"  # healing was tried, and could not be verified
 # Checkpoints
 CHECKPOINT_COMMITTED = "checkpoint.committed"
 CHECKPOINT_REFUSED = "checkpoint.refused"  # did not verify; an older one is tried

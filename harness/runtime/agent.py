@@ -105,7 +105,12 @@ class Agent:
     # --- what the supervisor asks for ---------------------------------------------------------------
 
     async def serve(self) -> int:
-        """Do as the supervisor says until it says quit, is gone, or its lease expires."""
+        """Do as the supervisor says until it says quit, is gone, or its lease expires.
+
+        SIGTERM, which Slurm sends to every step of a job that it takes away, is left to the supervisor: it decides,
+        and the records of this node are shipped before the end.
+        """
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
         watching = asyncio.create_task(self._watch())
         receiving = asyncio.create_task(self._receive())
         try:
@@ -244,6 +249,7 @@ class Agent:
         self.ranks = {r: Rank(r) for r in message["ranks"]}
         self.shipper = Shipper(self.folder, Path(message["stream"]))
         self.records = recorder.Recorder(self.folder / "agent.rec", -1)
+        self._event(ev.NODE_FACTS, **self.telemetry.facts())
         for what, why in self.telemetry.absent.items():
             self._event(ev.TELEMETRY_ABSENT, what=what, reason=why)
         for table, columns in self.telemetry.tables.items():

@@ -26,6 +26,7 @@ PREPARE_S = 150.0
 FINISH_S = 30.0
 GRACE_S = 3.0  # after a rank failed: time for the others to say what they saw
 STEP_END_S = 15.0
+SIGNAL_S = 2.0
 POLL_S = 0.05
 PROGRESS_S = 0.5
 
@@ -149,6 +150,15 @@ class AttemptRun:
                 return f"node {node} was lost: {self.s.links.lost(node)}"
         return ""
 
+    async def _why_lost(self, problem: str) -> tuple[str, str]:
+        """A node is lost; but where its agent was ended with the job, our own signal is on its way."""
+        if any(self.s.links.closed(node) for node in self.attempt.nodes):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.s.signal.wait(), SIGNAL_S)
+        if self.s.signal.is_set():
+            return at.INTERRUPTED, f"received {self.s.signal_name}"
+        return at.NODE_LOST, problem
+
     # --- the course of it -------------------------------------------------------------------------------
 
     async def _run(self) -> tuple[str, str]:
@@ -171,7 +181,7 @@ class AttemptRun:
         ready_by = min(deadline, time.monotonic() + PREPARE_S)
         while len(self.prepared) < len(self.attempt.nodes):
             if problem := self._lost_node():
-                return at.NODE_LOST, problem
+                return await self._why_lost(problem)
             if self.s.signal.is_set():
                 return at.INTERRUPTED, f"received {self.s.signal_name} while starting"
             if time.monotonic() > ready_by:
@@ -252,7 +262,7 @@ class AttemptRun:
             if self.s.signal.is_set():
                 return at.INTERRUPTED, f"received {self.s.signal_name}"
             if problem := self._lost_node():
-                return at.NODE_LOST, problem
+                return await self._why_lost(problem)
             if all(r.ended for r in self.ranks):
                 return self._ended()
             if any(r.ended and r.state != page.DONE for r in self.ranks):

@@ -121,7 +121,7 @@ class FaultRunner:
                 continue
             node = facts[ev.FAULT_REQUESTED]["node"]
             healed, evidence = await heal(self, fault.kind, node)
-            kind = ev.FAULT_HEALED if healed else ev.FAULT_REFUSED
+            kind = ev.FAULT_HEALED if healed else ev.FAULT_UNHEALED
             self._s.event(
                 kind,
                 case.case_id,

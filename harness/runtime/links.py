@@ -157,6 +157,10 @@ class Links:
         """Why a node counts as lost; "" while it beats."""
         return self.links[node].lost
 
+    def closed(self, node: str) -> bool:
+        """Whether a node counts as lost because its agent's connection closed: as it also does when a job is ended."""
+        return self.links[node].lost_how == CLOSED
+
     def silent_nodes(self) -> list[str]:
         """Nodes that went silent without a closed connection: as a machine does that lost its power or its link."""
         return [n for n, link in self.links.items() if link.lost_how == SILENT]

@@ -130,6 +130,7 @@ class Supervisor:
 
     def _on_signal(self, number: int) -> None:
         self.signal_name = signal.Signals(number).name
+        self.event(ev.JOB_SIGNALLED, signal=self.signal_name)
         self.signal.set()
 
     async def _case(self, case: Case) -> str | None:
@@ -180,11 +181,9 @@ class Supervisor:
         if attempt.outcome == at.NODE_LOST and self.links.silent_nodes() and not self.signal.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.signal.wait(), REQUEUE_BY_SLURM_S)
-        if self.signal.is_set():
-            self.event(ev.JOB_REQUEUED, case.case_id, attempt.index, by="slurm", signal=self.signal_name)
-            if self.signal_name != "SIGUSR2":
-                return None
-        self.event(ev.JOB_REQUEUED, case.case_id, attempt.index, by="supervisor", reason=attempt.reason)
+        if self.signal.is_set() and self.signal_name != "SIGUSR2":
+            return None  # Slurm takes the job away; whether it starts it again, it knows alone
+        self.event(ev.JOB_REQUEUE_ASKED, case.case_id, attempt.index, reason=attempt.reason)
         self.signal.clear()
         problem = await self.launcher.requeue()
         if problem:
@@ -222,8 +221,8 @@ class Supervisor:
 def main(arguments: list[str]) -> int:
     """``python -m harness.runtime.supervisor RUN SUBMISSION``."""
     run, name = RunDir(arguments[0]), arguments[1]
-    plan = Plan.from_json(run.read_json(run.plan))
-    site = run.read_json(run.site)
+    plan = run.read_plan()
+    site = run.read_site()
     submission = next(s for s in plan.submissions if s.name == name)
     local = site["launcher"] == "local"
     index = os.environ.get("HARNESS_ARRAY_INDEX" if local else "SLURM_ARRAY_TASK_ID", "0")

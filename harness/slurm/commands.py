@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 # A user's defaults for sbatch, srun and the rest must not change what we ask, nor a surrounding job's shape.
@@ -14,8 +15,26 @@ _SCRUBBED = re.compile(r"^(SBATCH|SRUN|SLURM|SLURMD|SALLOC|SQUEUE|SACCT|SINFO|SC
 _KEPT = {"SLURM_CONF"}
 
 
+CALLS: Counter[str] = Counter()
+"""Commands that this process ran, by name: the one tally, kept where they are run."""
+
+# What sbatch says when it cannot know whether the controller took the job, or asks to be called again.
+_UNCLEAR = re.compile(
+    r"timed out|unable to contact|zero bytes|connection|communication|transport endpoint|unable to establish|"
+    r"message (receive|send)|temporarily|try again|controller",
+    re.IGNORECASE,
+)
+
+
 class CommandError(Exception):
-    """A command is missing, failed, or did not answer; the message says which, what it said, and what to do."""
+    """A command is missing, failed, or did not answer; the message says which, what it said, and what to do.
+
+    ``code`` is its exit code, None where it has none.
+    """
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class CommandTimeout(CommandError):
@@ -38,6 +57,7 @@ def run_command(
         CommandError: it is not there, or its exit code was not 0.
     """
     name = arguments[0]
+    CALLS[name] += 1
     if shutil.which(name) is None:
         raise CommandError(
             f"{name}: command not found; is this a login node of a Slurm cluster? "
@@ -63,5 +83,17 @@ def run_command(
         ) from None
     if process.returncode:
         said = " ".join((errors or output).split()) or "nothing"
-        raise CommandError(f"{name}: exit code {process.returncode}, said: {said[:500]}")
+        raise CommandError(f"{name}: exit code {process.returncode}, said: {said[:500]}", process.returncode)
     return output
+
+
+def is_refusal(error: CommandError) -> bool:
+    """Whether an ``sbatch`` that failed has certainly queued nothing, and would fail again.
+
+    Only its own plain error says so: after a time-out, a lost connection, a signal, or an answer that
+    names no job, the job may be in the queue.
+    """
+    said = str(error)
+    return (
+        error.code is not None and error.code > 0 and "sbatch: error:" in said and not _UNCLEAR.search(said)
+    )

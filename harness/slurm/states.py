@@ -59,3 +59,18 @@ def kind_of(state: str) -> Kind:
 def is_over(state: str) -> bool:
     """Whether the job has certainly ended and will not run again."""
     return kind_of(state) not in (Kind.ALIVE, Kind.UNKNOWN)
+
+
+# Node states in which Slurm uses a node, and flags that take it out of use: scontrol(1), "State".
+_NODE_IN_USE = {"IDLE", "ALLOCATED", "MIXED", "COMPLETING"}
+_NODE_FLAGS_FINE = {"PLANNED", "COMPLETING", "CLOUD", "RESERVED", "DYNAMIC_NORM", "DYNAMIC_FUTURE", "BLOCKED"}
+
+
+def node_is_usable(state: str) -> bool:
+    """Whether Slurm gives this node to jobs, by its state as scontrol prints it, such as ``IDLE+PLANNED``.
+
+    A suffix (``*`` does not answer, ``~`` powered down, ``#`` powering up and so on) or an unknown flag
+    means that it is not usable now.
+    """
+    base, *flags = state.split("+")
+    return base in _NODE_IN_USE and set(flags) <= _NODE_FLAGS_FINE

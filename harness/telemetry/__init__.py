@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from harness.telemetry import gpu, host
 
@@ -32,6 +34,17 @@ class Telemetry:
     def gpu_count(self) -> int:
         """GPUs that NVML shows."""
         return self._gpu.count if self._gpu is not None else 0
+
+    def facts(self) -> dict[str, Any]:
+        """What kind of machine this is: kernel, processors, memory, GPUs and their driver."""
+        pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return {
+            "kernel": os.uname().release,
+            "machine": os.uname().machine,
+            "cpus": os.cpu_count() or 0,
+            "memory_bytes": pages * page_bytes,
+            **(self._gpu.facts() if self._gpu is not None else {}),
+        }
 
     def sample(self) -> Iterator[Sample]:
         """One sample of each source."""

@@ -47,6 +47,19 @@ class Gpu:
         """Number of GPUs."""
         return len(self._handles)
 
+    def facts(self) -> dict[str, Any]:
+        """Driver version, and name and UUID of each GPU; None for what the device does not tell."""
+        return {
+            "nvidia_driver": _text(self._value(self._nvml.nvmlSystemGetDriverVersion)),
+            "gpus": [
+                {
+                    "name": _text(self._value(self._nvml.nvmlDeviceGetName, h)),
+                    "uuid": _text(self._value(self._nvml.nvmlDeviceGetUUID, h)),
+                }
+                for h in self._handles
+            ],
+        }
+
     def _value(self, ask: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return ask(*arguments)
@@ -75,3 +88,7 @@ class Gpu:
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
+
+
+def _text(value: Any) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value  # older releases of the library return bytes

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from harness.model.verdict import EXIT_INTERRUPTED, EXIT_UNKNOWN, EXIT_USAGE
+from harness.model.verdict import EXIT_UNKNOWN, EXIT_USAGE
 from harness.rundir import RunFolderError
 from harness.slurm.commands import CommandError
 
@@ -27,9 +27,6 @@ def guarded(
     options.command = list(command)
     try:
         return action(options)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
     except BrokenPipeError:  # `| head` had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_USAGE

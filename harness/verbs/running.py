@@ -15,11 +15,13 @@ from harness.model.verdict import (
     EXIT_INTERRUPTED,
     EXIT_PASS,
     EXIT_UNFINISHED,
+    EXIT_UNKNOWN,
 )
 from harness.rundir import RunDir
 
 if TYPE_CHECKING:
     from harness.driver import Driver
+    from harness.model.case import Job
     from harness.views import CaseView
 
 
@@ -32,13 +34,16 @@ WATCH_S = 1.0
 
 def run(options: argparse.Namespace) -> int:
     """Plan, submit, watch, collect, report, judge."""
+    from harness import local
     from harness.driver import Driver
     from harness.prepare import open_or_make
 
     given, planned = read(options)
     _refuse_foreign_cluster(given.site.kind, given.site.name)
     name = f"{given.campaign.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(options.folder) if options.folder else Path("runs") / name
+    folder = Path(options.folder) if options.folder else _default_parent() / name
+    if given.site.launcher == "local":
+        local.check_imports(planned, given.site.python or sys.executable)
     run_dir, again = open_or_make(folder.absolute(), given, planned)
     print(f"{'going on with' if again else 'run folder'} {run_dir.path}", flush=True)
     driver = Driver(run_dir)
@@ -49,6 +54,12 @@ def run(options: argparse.Namespace) -> int:
     print(f"  how far it is:  harness watch {run_dir.path}")
     print(f"  to its end:     harness resume {run_dir.path}, or harness advance {run_dir.path} from cron")
     return EXIT_PASS
+
+
+def _default_parent() -> Path:
+    """Where runs go: on the emulated cluster its shared folder, which its user can write and all nodes see."""
+    cluster = os.environ.get("HARNESS_CLUSTER", "")
+    return Path(cluster) / "shared" if cluster else Path("runs")
 
 
 def resume(options: argparse.Namespace) -> int:
@@ -64,6 +75,7 @@ def advance(options: argparse.Namespace) -> int:
     """One bounded reconciliation; at the end, results and report."""
     from harness import ledger
     from harness.driver import Driver
+    from harness.healing import heal_left
 
     driver = Driver(RunDir(options.run))
     _refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
@@ -74,7 +86,7 @@ def advance(options: argparse.Namespace) -> int:
             print(f"the scheduler does not answer: {driver.trouble}", file=sys.stderr)
         if not driver.complete(ledger.read(driver.run)):
             return EXIT_UNFINISHED
-        for problem in driver.heal_left():
+        for problem in heal_left(driver.run, driver.plan, driver.site):
             print(problem, file=sys.stderr)
     from analysis.report import write
     from harness.collect import collect as to_file
@@ -137,10 +149,17 @@ def _refuse_foreign_cluster(kind: str, name: str) -> None:
 
 
 def _interrupted(driver: Driver) -> int:
+    from harness import ledger
+    from harness.driver import unclear_submissions
+
     queued = [job_id for job_id, _ in driver.queued()]
     print("\ninterrupted; what was submitted goes on without this command", file=sys.stderr)
+    unclear = [driver.name(s) for s in unclear_submissions(driver.plan, ledger.read(driver.run))]
+    if unclear:
+        print(f"begun, and perhaps queued: {', '.join(unclear)}", file=sys.stderr)
     if queued:
         print(f"still queued or running: {', '.join(queued)}", file=sys.stderr)
+    if queued or unclear:
         print(f"  to cancel them:  harness cancel {driver.run.path}", file=sys.stderr)
     print(
         f"  to go on:        the same `harness run` command with --folder {driver.run.path}", file=sys.stderr
@@ -150,48 +169,61 @@ def _interrupted(driver: Driver) -> int:
 
 def cancel(options: argparse.Namespace) -> int:
     """Cancel what is queued or running."""
-    from harness import local
+    from harness import ledger, local
     from harness.driver import Driver
+    from harness.healing import heal_left
     from harness.slurm.commands import run_command
 
     driver = Driver(RunDir(options.run))
+    unclear = [] if options.case else driver.cancel_unsubmitted()
     queued = driver.queued()
     if options.case:
-        wanted = {c.case_id for c in driver.plan.cases if {c.case_id, c.label} & set(options.case)}
-        unknown = set(options.case) - {n for c in driver.plan.cases for n in (c.case_id, c.label)}
-        if unknown:
-            raise UsageError(
-                f"no case {', '.join(sorted(unknown))} in {driver.run.path}; `harness status` lists them"
-            )
-        queued = [(job_id, job) for job_id, job in queued if wanted & set(job.case_ids)]
-        others = [
-            c.label for _, job in queued for c in driver.plan.cases if c.case_id in set(job.case_ids) - wanted
-        ]
-        if others:
-            raise UsageError(
-                f"its job holds other cases as well: {', '.join(others)}; name them with --case too"
-            )
-    if not queued:
-        print("no such job of this run is queued or running")
-        return EXIT_PASS
+        queued = _of_cases(driver, queued, set(options.case))
     names = list(dict.fromkeys(job_id for job_id, _ in queued))
+    for submission in driver.plan.submissions:
+        if any(job in submission.jobs for _, job in queued):
+            ledger.write(driver.run, ledger.CANCELLED, submission.name)
     if driver.local:
         for job_id in names:
             local.cancel(job_id)
-    else:
+    elif names:
         run_command(["scancel", *names], timeout_s=30)
-    print(f"cancelled {', '.join(names)}")
-    problems = driver.heal_left()
+    print(f"cancelled {', '.join(names)}" if names else "no such job of this run is queued or running")
+    problems = heal_left(driver.run, driver.plan, driver.site) if not options.case else []
+    if unclear:
+        problems.append(
+            f"an sbatch for {', '.join(unclear)} was begun and is not in the queue; it may still come: cancel again"
+        )
     for problem in problems:
         print(problem, file=sys.stderr)
-    return EXIT_FAIL if problems else EXIT_PASS
+    return EXIT_UNKNOWN if unclear else EXIT_FAIL if problems else EXIT_PASS
+
+
+def _of_cases(driver: Driver, queued: list[tuple[str, Job]], given: set[str]) -> list[tuple[str, Job]]:
+    """Those of the jobs that hold the given cases (ids or labels), and no others."""
+    cases = driver.plan.cases
+    unknown = given - {name for c in cases for name in (c.case_id, c.label)}
+    if unknown:
+        raise UsageError(
+            f"no case {', '.join(sorted(unknown))} in {driver.run.path}; `harness status` lists them"
+        )
+    wanted = {c.case_id for c in cases if {c.case_id, c.label} & given}
+    chosen = [(job_id, job) for job_id, job in queued if wanted & set(job.case_ids)]
+    if driver.local and chosen:
+        raise UsageError("on this site a submission is one process: cancel the whole run, without --case")
+    others = [c.label for _, job in chosen for c in cases if c.case_id in set(job.case_ids) - wanted]
+    if others:
+        raise UsageError(f"its job holds other cases as well: {', '.join(others)}; name them with --case too")
+    return chosen
 
 
 def heal(options: argparse.Namespace) -> int:
     """Undo what a stopped run left."""
     from harness.driver import Driver
+    from harness.healing import heal_left
 
-    problems = Driver(RunDir(options.run)).heal_left()
+    driver = Driver(RunDir(options.run))
+    problems = heal_left(driver.run, driver.plan, driver.site)
     for problem in problems:
         print(problem, file=sys.stderr)
     if not problems:
@@ -202,7 +234,7 @@ def heal(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Each case, as the run folder (and, when asked, Slurm) knows it."""
     from harness import ledger
-    from harness.driver import Driver
+    from harness.driver import Driver, read_calls
     from harness.views import views
 
     driver = Driver(RunDir(options.run))
@@ -218,6 +250,7 @@ def status(options: argparse.Namespace) -> int:
                     "site": driver.site["name"],
                     "complete": driver.complete(known),
                     "trouble": driver.trouble,
+                    "scheduler_calls": read_calls(driver.run),
                     "cases": [_view_json(v) for v in cases],
                 },
                 indent=1,
@@ -228,6 +261,9 @@ def status(options: argparse.Namespace) -> int:
 
     for view in cases:
         print(line(view))
+    if options.scheduler:
+        calls = ", ".join(f"{name} {count}" for name, count in sorted(read_calls(driver.run).items()))
+        print(f"asked of the scheduler: {calls or 'nothing'}")
     if driver.trouble:
         print(f"the scheduler does not answer: {driver.trouble}", file=sys.stderr)
     return EXIT_PASS
@@ -250,9 +286,8 @@ def _view_json(view: CaseView) -> dict[str, Any]:
 def logs(options: argparse.Namespace) -> int:
     """Log files, or their ends."""
     run_dir = RunDir(options.run)
-    from harness.model.case import Plan
 
-    planned = Plan.from_json(run_dir.read_json(run_dir.plan))
+    planned = run_dir.read_plan()
     files = sorted(p for p in run_dir.path.rglob("*") if p.suffix in (".log", ".out") and p.is_file())
     if options.case:
         wanted = [c for c in planned.cases if options.case in (c.case_id, c.label)]

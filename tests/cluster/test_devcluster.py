@@ -288,6 +288,57 @@ def test_exec_as_root_when_asked(healthy: Shell, where: str) -> None:
     assert healthy.run("exec", "--root", where, "--", "id", "-u").strip() == "0"
 
 
+def test_the_callers_own_harness_comes_first(healthy: Shell, tmp_path: Path) -> None:
+    """Also when the cluster was brought up by another environment's interpreter."""
+    other = Path(tempfile.mkdtemp(prefix="devcluster-bin-", dir="/tmp"))
+    try:
+        other.chmod(0o755)
+        (other / "python").symlink_to(sys.executable)
+        # A venv's interpreter finds its packages by the pyvenv.cfg beside its folder.
+        shell_argv = healthy.argv("exec", "login", "--", "bash", "-c", "echo $PATH")
+        result = subprocess.run(
+            [str(other / "python"), *shell_argv[1:]],
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, sys.path)])},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.split(":")[:2] == [str(other), str(Path(sys.executable).parent)]
+    finally:
+        shutil.rmtree(other)
+
+
+def terminal(argv: list[str], folder: Path) -> tuple[int, str]:
+    """Run it on a terminal of its own; its exit status, and what it said there."""
+    pid, master = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execv(argv[0], argv)
+    said = b""
+    begin = time.monotonic()
+    while select.select([master], [], [], 30)[0] and time.monotonic() - begin < 60:
+        try:
+            said += os.read(master, 4096)
+        except OSError:
+            break  # the last one who had the terminal has gone
+    _, status = os.waitpid(pid, 0)
+    os.close(master)
+    return os.waitstatus_to_exitcode(status), said.decode()
+
+
+def test_who_sits_in_a_folder_that_is_not_his_is_told_so_and_a_program_is_not(healthy: Shell) -> None:
+    argv = healthy.argv("exec", "login", "--", "true")
+    note = f"note: alice cannot write in {PROJECT}; her folder is {healthy.folder.shared}"
+    assert terminal(argv, PROJECT) == (0, note + "\r\n")
+    assert terminal(healthy.argv("exec", "login", "--root", "--", "true"), PROJECT) == (0, "")
+    assert terminal(argv, healthy.folder.shared) == (0, "")
+    result = subprocess.run(argv, cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    assert (result.stdout, result.stderr) == (b"", b"")
+
+
 @pytest.mark.parametrize("where", ["login", "p1"])
 def test_ctrl_c_reaches_the_command_on_its_terminal(healthy: Shell, where: str) -> None:
     pid, terminal = pty.fork()
@@ -334,7 +385,8 @@ def test_power_off_kills_everything_and_destroys_local_storage(healthy: Shell) -
     assert before.host("p3").link not in os.listdir("/sys/class/net")
     assert entry["requested_monotonic_ns"] < entry["effect_monotonic_ns"] < entry["dead_monotonic_ns"]
     assert healthy.run("power", "status", "p3") == "off\n"
-    assert "has no power" in healthy.run("exec", "p3", "--", "true", status=1)
+    first = f"has no power; first: harness cluster power --folder {healthy.folder.root} on p3"
+    assert first in healthy.run("exec", "p3", "--", "true", status=1)
     assert json.loads(healthy.run("power", "off", "--json", "p3"))["changed"] is False
 
     healthy.run("power", "on", "p3")
@@ -528,6 +580,8 @@ def test_an_interrupted_up_leaves_nothing(place: Path, how: str) -> None:
         starting.kill()
     _, errors = starting.communicate(timeout=60)
     assert starting.returncode == {"daemon killed": 1, "ctrl-c": 130, "up killed": -9}[how], errors
+    if how == "ctrl-c":
+        assert errors.count(b"\n") == 1 and b"stopped; what had started was taken down again" in errors
     shell.run("down")
     assert remains(cluster.identity, place) == []
     assert machine() == before

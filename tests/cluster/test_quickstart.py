@@ -84,6 +84,11 @@ def test_each_powered_off_node_was_seen_off_and_is_back(cluster: Any, results: R
     assert sorted(a["node"] for a in actions if a["action"] == "off") == targets
 
 
+def test_nothing_was_refused_or_left_unhealed(results: Results) -> None:
+    kinds = {row["kind"] for row in results.rows("events")}
+    assert kinds & {"fault.refused", "fault.unhealed", "supervisor.failed"} == set()
+
+
 def test_slurm_requeued_the_job_and_it_resumed_on_healthy_nodes(cluster: Any, results: Results) -> None:
     for fault in results.rows("faults"):
         first, second = _group(results, "attempts", "case_id", fault["case_id"])
@@ -152,7 +157,19 @@ def test_analysis_runs_where_neither_torch_nor_submitit_can_be_imported(
         assert done.returncode == 0, done.stderr
 
 
-def test_the_ledger_counts_few_scheduler_calls(finished: Any) -> None:
+def test_one_sbatch_a_submission_and_about_one_sacct_a_poll_were_run(finished: Any, results: Results) -> None:
     folder, _ = finished
-    submissions = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
-    assert sum(line["what"] == "submitted" for line in submissions) == 7
+    calls = json.loads((folder / "scheduler.json").read_text())
+    attempts = results.rows("attempts")
+    seconds = (max(a["end_wall_ns"] for a in attempts) - min(a["start_wall_ns"] for a in attempts)) / 1e9
+    assert calls["sbatch"] == 7
+    assert 2 <= calls["sacct"] <= seconds + 30  # the site polls once a second at most
+    assert set(calls) <= {"sbatch", "sacct", "squeue"}
+
+
+def test_nodes_tell_what_they_are(results: Results) -> None:
+    for node in results.rows("nodes"):
+        facts = json.loads(node["facts"])
+        assert facts["cpus"] >= 1
+        assert facts["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+        assert {"torch", "mpi4py"} <= set(facts["versions"])

@@ -138,8 +138,12 @@ def test_cancelled_jobs_end_as_unknown_and_say_so(cluster: Any) -> None:
     result = cluster.run_as_user(inside)
     assert result.returncode == 3, result.stdout + result.stderr
     (case,) = _rows(folder, "cases")
-    assert case["outcome"] in ("lost", "interrupted")
+    assert (case["outcome"], case["reason"]) == ("interrupted", "received SIGTERM")
     assert _rows(folder, "jobs")[0]["state"].startswith("CANCELLED")
+    kinds = [e["kind"] for e in _rows(folder, "events")]
+    assert ("job.signalled" in kinds, "job.requeue_asked" in kinds) == (True, False)
+    assert {s["status"] for s in _rows(folder, "streams")} == {"complete"}
+    assert "was cancelled" in result.stdout
 
 
 def test_worlds_of_one_fail_the_case_in_clear_words(cluster: Any) -> None:
@@ -158,7 +162,7 @@ def test_worlds_of_one_fail_the_case_in_clear_words(cluster: Any) -> None:
     assert result.returncode == 1, result.stdout + result.stderr
     (case,) = _rows(folder, "cases")
     assert case["outcome"] == "failed"
-    assert "2 ranks were started, but MPI made 2 of them" in case["reason"] or "worlds" in case["reason"]
+    assert "2 ranks were started, but MPI made 2 worlds of one" in case["reason"]
 
 
 def test_a_folder_that_cannot_be_written_is_said(cluster: Any) -> None:

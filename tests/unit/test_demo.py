@@ -1,13 +1,13 @@
-"""harness.demo: refuses in words, passes a stop on once, cleans up whatever happens, copies only files."""
+"""harness.demo: refuses in words, passes a stop on once, cleans up whatever happens, gives back what it lent."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -80,25 +80,72 @@ def test_the_handlers_of_before_come_back() -> None:
     assert {number: signal.getsignal(number) for number in demo._Stop.SIGNALS} == before
 
 
-def test_sockets_and_pipes_are_left_and_all_else_is_copied(
+class Recorded(demo._Stop):
+    """Remembers the clean-up instead of doing it."""
+
+    def __init__(self, code: int = 0) -> None:
+        super().__init__()
+        self.code = code
+        self.commands: list[list[str]] = []
+
+    def run_whatever_happens(self, command: Sequence[str], deadline_s: float) -> int:
+        self.commands.append([*command])
+        return self.code
+
+
+@pytest.mark.parametrize("cancelled", [0, 1])
+def test_a_local_run_that_is_stopped_is_cancelled_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], cancelled: int
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    begun = run / "run.json"
+    monkeypatch.setattr(demo, "_harness_run", lambda *_: [sys.executable, "-c", POLITE, str(begun)])
+    stop = Recorded(cancelled)
+    with stop:
+        threading.Thread(target=_signal_when, args=(begun, signal.SIGINT, 1)).start()
+        assert demo._local(tmp_path, run, stop) == 7
+    assert stop.commands == [[sys.executable, "-m", "harness", "cancel", str(run)]]
+    said = capsys.readouterr()
+    assert ("nothing goes on" in said.out) == (cancelled == 0)
+    assert (f"harness cancel {run}" in said.err) == (cancelled == 1)
+
+
+@pytest.mark.parametrize("files", [[], ["run.json", "results.h5"]])
+def test_a_local_run_that_never_began_or_is_over_is_not_cancelled(tmp_path: Path, files: list[str]) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    stop = Recorded()
+    assert demo._end_processes(tmp_path, stop)
+    assert stop.commands == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can lend a folder")
+def test_what_the_clusters_user_made_is_given_back_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # A socket's path is short.
-    monkeypatch.chdir(tmp_path)
-    source, target = Path("run"), Path("copy")
-    (source / "jobs").mkdir(parents=True)
-    (source / "results.h5").write_bytes(b"data")
-    (source / "jobs/latest").symlink_to("nowhere")
-    os.mkfifo(source / "jobs/pipe")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("run/control")
-        assert demo._copy_out(source, target)
-    assert sorted(path.relative_to(target).as_posix() for path in target.rglob("*")) == [
-        "jobs",
-        "jobs/latest",
-        "results.h5",
-    ]
-    assert os.readlink(target / "jobs/latest") == "nowhere"
+    monkeypatch.setenv("SUDO_UID", "1234")
+    monkeypatch.setenv("SUDO_GID", "1234")
+    (tmp_path / "earlier").mkdir()
+    demo._lend(tmp_path, 61000)
+    assert (tmp_path.stat().st_gid, tmp_path.stat().st_mode & 0o7777) == (61000, 0o1775)
+    for path in (tmp_path / "run", tmp_path / "run/jobs"):
+        path.mkdir()
+    (tmp_path / "run/results.h5").touch()
+    (tmp_path / "run/latest").symlink_to("jobs")
+    made = [tmp_path / "run", *(tmp_path / "run").iterdir()]
+    for path in made:
+        os.chown(path, 61000, 61000, follow_symlinks=False)
+
+    # As the next demo would, when this one was killed: nothing is known but the folder.
+    demo._take_back(tmp_path)
+
+    assert {path.lstat().st_uid for path in made} == {1234}
+    assert (tmp_path / "earlier").stat().st_uid == 0
+    assert (tmp_path.stat().st_gid, tmp_path.stat().st_mode & 0o7777) == (1234, 0o755)
+    os.chown(tmp_path / "run", 61000, 61000)
+    demo._take_back(tmp_path)
+    assert (tmp_path / "run").stat().st_uid == 61000  # not lent: not touched
 
 
 @pytest.mark.parametrize("root", ["/srv/a checkout", "/srv/" + "deep/" * 20, "/srv/it's"])

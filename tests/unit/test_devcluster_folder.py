@@ -36,6 +36,21 @@ def test_the_folder_is_the_given_one_then_the_environments_then_the_default(
     assert choose(None) == ClusterFolder(tmp_path / ".harness/cluster")
 
 
+def test_a_hint_names_the_folder_where_the_command_would_choose_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HARNESS_CLUSTER", raising=False)
+    here, there = choose(None), ClusterFolder(Path("/srv/my c"))
+    assert here.command("down") == "harness cluster down"
+    assert there.command("power", "on p2") == "harness cluster power --folder '/srv/my c' on p2"
+    monkeypatch.setenv("HARNESS_CLUSTER", "/srv/my c")
+    assert there.command("power", "on p2") == "harness cluster power on p2"
+    assert here.command("down") == f"harness cluster down --folder {tmp_path}/.harness/cluster"
+    with pytest.raises(ClusterError, match=f"start one: harness cluster up --folder {tmp_path}/"):
+        state.read_up(here)
+
+
 def test_a_claimed_folder_keeps_its_id(short_path: Path) -> None:
     folder = ClusterFolder(short_path / "c")
     assert read_cookie(folder) is None
@@ -151,14 +166,15 @@ def test_a_closed_folder_is_refused_with_the_cure(tmp_path: Path) -> None:
 
 def test_exec_keeps_the_callers_environment_less_his_session() -> None:
     inherited = {
-        "PATH": "/a:/venv/bin",
+        "PATH": f"/a:/venv/bin:{Path(sys.executable).parent}",
         "LANG": "C",
         "SLURM_JOB_ID": "1",
         "XDG_RUNTIME_DIR": "/x",
         "TMPDIR": "/t",
     }
+    system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     assert enter.login_environment(cluster(), "alice", "/home/a", inherited) == {
-        "PATH": "/venv/bin:/a:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": f"{Path(sys.executable).parent}:/venv/bin:/a:{system}",
         "LANG": "C",
         "HOME": "/home/a",
         "USER": "alice",

@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import driver as driver_module
+from harness import ledger
 from harness.driver import Driver, SchedulerAway
 from harness.rundir import RunDir
 
@@ -140,6 +143,97 @@ def test_an_sbatch_that_timed_out_but_queued_the_job_is_found_by_name_and_not_se
         ("submitting", None),
         ("submitted", "77"),
     ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "echo 'Submitted'; exit 0",
+        "kill -9 $$",
+        "echo 'sbatch: error: Batch job submission failed: Unable to contact slurm controller' >&2; exit 1",
+        "echo 'sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received' >&2; exit 1",
+        "exit 1",
+    ],
+    ids=["names no job", "killed", "controller away", "zero bytes", "says nothing"],
+)
+def test_a_failure_that_leaves_the_outcome_open_is_looked_up_and_not_called_a_refusal(
+    place: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    run = _planned(place)
+    run_id = run.read_json(run.identity)["run_id"]
+    _fake(place, "sbatch", body)
+    _fake(place, "sacct", f'echo "77|hh.{run_id}.0000|COMPLETED|0:0|p1|s|e"')
+    _fake(place, "squeue", f'case "$*" in *--name*) echo "77|hh.{run_id}.0000|RUNNING|p1|s|e";; esac')
+    monkeypatch.setenv("PATH", f"{place}/bin:/usr/bin:/bin")
+    Driver(run).drive(lambda views, trouble: None)
+    lines = [json.loads(line) for line in run.ledger.read_text().splitlines()]
+    assert [(line["what"], line.get("job_id")) for line in lines][:2] == [
+        ("submitting", None),
+        ("submitted", "77"),
+    ]
+
+
+def test_a_ctrl_c_during_sbatch_waits_for_the_job_id(place: Path) -> None:
+    _fake(
+        place,
+        "sbatch",
+        '[ "$1" = --version ] && { echo slurm 22; exit; }\n'
+        f"touch {place}/begun; sleep 0.8; echo Submitted batch job 5",
+    )
+    _fake(place, "srun", "exit 0")
+    _fake(place, "sacct", "exit 0")
+    with subprocess.Popen(
+        [sys.executable, "-m", "harness", "run", "c.yaml", "--site", "s.yaml", "--folder", "run"],
+        cwd=place,
+        env={"PATH": f"{place}/bin:/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        end = time.monotonic() + 30
+        while not (place / "begun").exists():
+            assert time.monotonic() < end, "sbatch was not called within 30 s"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "still queued or running: 5\n" in errors
+    assert f"harness cancel {place / 'run'}" in errors
+
+
+def test_cancel_finds_a_job_whose_id_was_never_learnt(place: Path) -> None:
+    run = _planned(place)
+    run_id = run.read_json(run.identity)["run_id"]
+    ledger.write(run, ledger.SUBMITTING, "0000")
+    _fake(place, "squeue", f'echo "77|hh.{run_id}.0000|RUNNING|p1|s|e"')
+    _fake(place, "sacct", "exit 0")
+    _fake(place, "scancel", "exit 0")
+    result = _harness(place, "cancel", "run")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "cancelled 77\n", "")
+    assert (place / "calls").read_text().splitlines()[-1] == "scancel 77"
+
+
+def test_cancel_while_the_controller_is_away_says_so(place: Path) -> None:
+    run = _planned(place)
+    run_id = run.read_json(run.identity)["run_id"]
+    ledger.write(run, ledger.SUBMITTING, "0000")
+    _fake(place, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    result = _harness(place, "cancel", "run")
+    assert (result.returncode, result.stdout) == (3, "")
+    assert result.stderr.startswith(
+        f"of unknown outcome: hh.{run_id}.0000; the controller was asked, and: squeue: "
+    )
+
+
+def _harness(place: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=place,
+        env={"PATH": f"{place}/bin:/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
 
 
 def test_an_sbatch_that_hangs_is_retried_under_its_name_and_given_up_in_words(

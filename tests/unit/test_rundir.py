@@ -57,15 +57,39 @@ def test_a_folder_that_is_no_run_folder_says_so(tmp_path: Path, content: str | N
 def test_the_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     ledger.write(run, ledger.SUBMITTING, "0000")
-    ledger.write(run, ledger.SUBMITTED, "0000", job_id="12", calls=1)
+    ledger.write(run, ledger.SUBMITTED, "0000", job_id="12")
     ledger.write(run, ledger.SUBMITTING, "0001")
     ledger.write(run, ledger.REFUSED, "0001", why="bad account")
     ledger.write(run, ledger.ENDED, "0000", facts={"state": "COMPLETED"})
     known = ledger.read(run)
-    assert (sorted(known.submitting), known.submitted, known.refused, known.ended, known.calls) == (
+    assert (sorted(known.submitting), known.submitted, known.refused, known.ended, known.tries) == (
         ["0000", "0001"],
         {"0000": "12"},
         {"0001": "bad account"},
         {"0000": {"state": "COMPLETED"}},
-        1,
+        {"0000": 1, "0001": 1},
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", '{"x": 1}', r"run.json: lacks run_id, campaign, .*; the run folder is damaged"),
+        ("site.json", "{}", r"site.json: lacks name, kind, .*; the run folder is damaged"),
+        ("plan.json", "{}", r"plan.json: lacks cases, submissions; the run folder is damaged"),
+        (
+            "plan.json",
+            '{"cases": [{}], "submissions": []}',
+            r"plan.json: cannot be understood \(KeyError: 'params'\)",
+        ),
+        ("plan.json", '{"cases": 5, "submissions": []}', r"plan.json: cannot be understood \(TypeError: "),
+    ],
+)
+def test_a_damaged_document_is_named_with_what_it_lacks(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    run = RunDir(tmp_path)
+    read = {"run.json": run.read_identity, "site.json": run.read_site, "plan.json": run.read_plan}[name]
+    with pytest.raises(RunFolderError, match=message):
+        read()

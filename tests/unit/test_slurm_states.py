@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.slurm.states import STATES, Kind, is_over, kind_of
+from harness.slurm.states import STATES, Kind, is_over, kind_of, node_is_usable
 
 # squeue(1) JOB STATE CODES and sacct(1) of Slurm 25.05, by what they mean for whoever waits.
 TABLE = {
@@ -45,3 +45,17 @@ def test_an_unknown_state_is_never_over(state: str) -> None:
 )
 def test_what_clients_add_to_a_state_does_not_change_it(printed: str, kind: Kind) -> None:
     assert kind_of(printed) is kind
+
+
+@pytest.mark.parametrize("state", ["IDLE", "ALLOCATED", "MIXED", "IDLE+PLANNED", "MIXED+PLANNED", "IDLE+COMPLETING"])
+def test_a_node_that_slurm_gives_to_jobs_is_usable(state: str) -> None:
+    assert node_is_usable(state)
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["DOWN", "DOWN*", "IDLE*", "IDLE+DRAIN", "ALLOCATED+DRAIN", "IDLE+NOT_RESPONDING", "IDLE+POWERED_DOWN", "IDLE~",
+     "UNKNOWN", "FUTURE", "IDLE+MAINTENANCE", "IDLE+SOMETHING_NEW", ""],
+)
+def test_a_node_that_does_not_answer_or_is_taken_out_is_not_usable(state: str) -> None:
+    assert not node_is_usable(state)

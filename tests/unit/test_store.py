@@ -1,0 +1,103 @@
+"""results.h5: written whole, read back whole, and every kind of damage refused in words."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from harness.store import TABLES, Results, StoreError, Writer
+
+NODE = {"name": ["p1", "p2"], "facts": ["{}", '{"cpus": 4}']}
+FACTS = {"step": {"unit": "1", "type": "i8", "direction": "", "definition": "index"}}
+
+
+def _write(path: Path) -> None:
+    with Writer(path, {"campaign": "c", "emulated": True}) as writer:
+        writer.table("nodes", NODE)
+        columns = {k: np.zeros(3, "i4") for k in ("case", "attempt", "rank", "node")}
+        writer.samples("mpi.halo", "steps", {**columns, "step": np.arange(3)}, FACTS)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    _write(tmp_path / "r.h5")
+    with Results(tmp_path / "r.h5") as results:
+        assert results.rows("nodes") == [
+            {"name": "p1", "facts": "{}"},
+            {"name": "p2", "facts": '{"cpus": 4}'},
+        ]
+        assert results.samples("mpi.halo", "steps", ["step"])["step"].tolist() == [0, 1, 2]
+        assert results.rows("cases") == []
+        assert results.attributes["campaign"] == "c"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.h5"]
+
+
+def test_text_that_hdf5_cannot_hold_is_escaped(tmp_path: Path) -> None:
+    with Writer(tmp_path / "r.h5", {"campaign": "nul \0"}) as writer:
+        writer.table("nodes", {"name": ["a\0b \udcff"], "facts": [""]})
+    with Results(tmp_path / "r.h5") as results:
+        assert results.rows("nodes") == [{"name": "a\\x00b \\udcff", "facts": ""}]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    _write(tmp_path / "r.h5")
+    before = (tmp_path / "r.h5").read_bytes()
+    with pytest.raises(StoreError, match="columns differ in length"), Writer(tmp_path / "r.h5", {}) as writer:
+        writer.table("nodes", {"name": ["p1"], "facts": []})
+    assert [p.name for p in tmp_path.iterdir()] == ["r.h5"]
+    assert (tmp_path / "r.h5").read_bytes() == before
+
+
+def test_a_changed_text_is_found(tmp_path: Path) -> None:
+    _write(tmp_path / "r.h5")
+    with h5py.File(tmp_path / "r.h5", "r+") as file:
+        file["nodes/name"][1] = "p7"
+    with (
+        Results(tmp_path / "r.h5") as results,
+        pytest.raises(StoreError, match="/nodes/name is not as it was written"),
+    ):
+        results.table("nodes")
+
+
+def test_a_changed_number_is_found(tmp_path: Path) -> None:
+    _write(tmp_path / "r.h5")
+    with h5py.File(tmp_path / "r.h5", "r") as file:
+        chunk = file["samples/mpi.halo/steps/step"].id.get_chunk_info(0)
+    data = bytearray((tmp_path / "r.h5").read_bytes())
+    data[chunk.byte_offset + chunk.size // 2] ^= 1
+    (tmp_path / "r.h5").write_bytes(data)
+    with (
+        Results(tmp_path / "r.h5") as results,
+        pytest.raises(StoreError, match=r"/samples/mpi\.halo/steps/step is damaged"),
+    ):
+        results.samples("mpi.halo", "steps")
+
+
+def test_every_table_of_the_schema_is_in_every_file(tmp_path: Path) -> None:
+    with Writer(tmp_path / "r.h5", {}):
+        pass
+    with h5py.File(tmp_path / "r.h5", "r") as file:
+        assert sorted(file) == sorted(TABLES)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5])
+def test_a_truncated_file_is_refused(tmp_path: Path, kept: float) -> None:
+    _write(tmp_path / "r.h5")
+    data = (tmp_path / "r.h5").read_bytes()
+    (tmp_path / "r.h5").write_bytes(data[: int(kept if kept >= 1 or kept == 0 else len(data) * kept)])
+    with pytest.raises(StoreError, match="not a readable HDF5 file"):
+        Results(tmp_path / "r.h5")
+
+
+def test_a_foreign_and_a_newer_file_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "foreign.h5", "w"):
+        pass
+    with pytest.raises(StoreError, match="not one of the harness"):
+        Results(tmp_path / "foreign.h5")
+    _write(tmp_path / "r.h5")
+    with h5py.File(tmp_path / "r.h5", "r+") as file:
+        file.attrs["schema_version"] = 99
+    with pytest.raises(
+        StoreError, match="schema version 99, this harness reads \\[1\\]; install a newer harness"
+    ):
+        Results(tmp_path / "r.h5")
