@@ -18,10 +18,10 @@ DETECT, QUEUE, START, RECOMPUTE = "detect", "queue", "start", "recompute"
 _WORDS = {
     DETECT: "until the broken attempt had ended",
     QUEUE: "waiting for Slurm to run the job again",
-    START: "start and load, until the first new step",
+    START: "start and load, to the first new step",
     RECOMPUTE: "until past the highest step before",
 }
-_LOCAL_QUEUE = "waiting for the job's process to run again"
+_LOCAL_QUEUE = "waiting for the job to run again"
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,12 @@ def _queue(waits: list[_Wait]) -> tuple[float | None, str]:
 
 def _work(waits: list[_Wait], first_ns: int, last_ns: int) -> float | None:
     """Seconds from ``first_ns`` to ``last_ns`` without the waits between; None where a wait is not known."""
-    inside = [w for w in waits if w.begin_ns > first_ns and (w.end_ns <= 0 or w.end_ns < last_ns)]
+    inside = [w for w in waits if w.begin_ns > first_ns and (w.end_ns or w.begin_ns) < last_ns]
     if any(w.end_ns <= 0 for w in inside):
         return None
-    return (last_ns - first_ns - sum(min(w.begin_ns, last_ns) - max(w.end_ns, first_ns) for w in inside)) / 1e9
+    return (
+        last_ns - first_ns - sum(min(w.begin_ns, last_ns) - max(w.end_ns, first_ns) for w in inside)
+    ) / 1e9
 
 
 def of_fault(results: CampaignResults, fault: Row) -> tuple[Bucket, ...]:
@@ -121,5 +123,9 @@ def of_fault(results: CampaignResults, fault: Row) -> tuple[Bucket, ...]:
         detect=_detect(hit, t1),
         queue=_queue(waits),
         start=none_new if t7 <= 0 else (start, "" if start is not None else between),
-        recompute=never if t8 <= 0 else none_new if t7 <= 0 else (again, "" if again is not None else between),
+        recompute=never
+        if t8 <= 0
+        else none_new
+        if t7 <= 0
+        else (again, "" if again is not None else between),
     )

@@ -2,7 +2,8 @@
 
 Definitions (METRICS.md; factors as in nccl-tests, doc/PERFORMANCE.md): an iteration takes as long as its
 slowest rank, t; algorithm bandwidth is S / t with S the size of the larger buffer of a rank; bus bandwidth
-is algorithm bandwidth x factor. Left out: the warm-up, and an iteration that a rank did not report.
+is algorithm bandwidth x factor. Left out: the warm-up, and an iteration that a rank did not report. One rank sends
+nothing: its calls have a time and no bandwidth.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Measurement:
     operation: str
     message_bytes: int
     time_s: Summary
-    algorithm_bandwidth_bytes_per_s: Summary
+    algorithm_bandwidth_bytes_per_s: Summary | None  # None on one rank: nothing is sent
     bus_bandwidth_bytes_per_s: Summary | None  # None on one rank: no bus is crossed
     incomplete: int  # iterations left out because a rank's sample is missing
 
@@ -96,8 +97,9 @@ def measure(results: CampaignResults, case: Row, message_bytes: int) -> Measurem
         return None
     name = operation(case)
     bandwidth = message_bytes / times_s
+    several = case["ranks"] > 1
     bus = None
-    if case["ranks"] > 1 and name != "unknown":
+    if several and name != "unknown":
         bus = summarise(bandwidth * bus_factor(name, case["ranks"]))
     return Measurement(
         case["case_id"],
@@ -109,7 +111,7 @@ def measure(results: CampaignResults, case: Row, message_bytes: int) -> Measurem
         name,
         message_bytes,
         summarise(times_s),
-        summarise(bandwidth),
+        summarise(bandwidth) if several else None,
         bus,
         incomplete,
     )
@@ -135,9 +137,11 @@ def table(measurements: Sequence[Measurement]) -> str:
                 m.ranks,
                 text.size(m.message_bytes),
                 text.seconds(m.time_s.median),
-                text.si(spread.median, "B/s"),
+                text.si(spread.median, "B/s") if spread else "-",
                 text.si(bus.median, "B/s") if bus else "-",
-                f"{text.si(spread.low, 'B/s')} to {text.si(spread.high, 'B/s')}",
+                f"{text.si(spread.low, 'B/s')} to {text.si(spread.high, 'B/s')}"
+                if spread
+                else "nothing is sent",
                 m.time_s.n,
             )
         )

@@ -112,6 +112,8 @@ def check(results: CampaignResults, case: Row, gate: Mapping[str, Any]) -> GateR
         StoreError: the samples are damaged.
     """
     name = words(gate)
+    if gate["metric"] in _BANDWIDTHS and case["ranks"] < 2:
+        return GateResult(None, f"gate {name} does not apply: one rank sends nothing")
     minimum, maximum = gate.get("minimum"), gate.get("maximum")
     if minimum is None and maximum is None:
         return GateResult(Verdict.UNKNOWN, f"gate {name} limits nothing")

@@ -50,10 +50,12 @@ def _of_allreduce(results: CampaignResults, case: Row) -> str:
     measured = collectives.measure(results, case, sizes[-1]) if sizes else None
     if measured is None:
         return "no figure: no iteration that every rank reported"
-    bus = measured.bus_bandwidth_bytes_per_s
-    value, kind = (bus, "bus") if bus else (measured.algorithm_bandwidth_bytes_per_s, "algorithm")
-    size = text.size(measured.message_bytes)
-    return f"{text.si(value.median, 'B/s')} {kind} bandwidth at {size}, n={value.n}"
+    size, n = text.size(measured.message_bytes), measured.time_s.n
+    bus, algorithm = measured.bus_bandwidth_bytes_per_s, measured.algorithm_bandwidth_bytes_per_s
+    if algorithm is None:
+        return f"one rank: nothing is sent; {text.seconds(measured.time_s.median)} a call at {size}, n={n}"
+    value, kind = (bus, "bus") if bus is not None else (algorithm, "algorithm")
+    return f"{text.si(value.median, 'B/s')} {kind} bandwidth at {size}, n={n}"
 
 
 def _of_steps(results: CampaignResults, case: Row) -> str:
@@ -70,7 +72,7 @@ def _of_steps(results: CampaignResults, case: Row) -> str:
 
 
 def _of_faults(results: CampaignResults, case: Row) -> str:
-    """Time to recover (t8 - t1, of the fault that took longest) and restarts."""
+    """Time to recover (t8 - t1, of the fault that took longest), how much of it was waiting, and restarts."""
     faults = results.of_case("faults", case["case_id"])
     found = [recovery.of_fault(results, case, fault) for fault in faults]
     restarts = max(0, len(results.of_case("attempts", case["case_id"])) - 1)
@@ -79,7 +81,10 @@ def _of_faults(results: CampaignResults, case: Row) -> str:
     if len(known) < len(found):
         return f"not known to have recovered from {words}, {text.count(restarts, 'restart')}"
     slowest = max(known, key=lambda r: r.time_to_recover_s or r.time_to_recover_bound_s or 0.0)
-    return f"recovered from {words} {slowest.took}, {text.count(restarts, 'restart')}"
+    waited = ""
+    if slowest.queue_s is not None and slowest.time_to_recover_s is not None:
+        waited = f" ({text.seconds(slowest.queue_s)} of it in the queue)"
+    return f"recovered from {words} {slowest.took}{waited}, {text.count(restarts, 'restart')}"
 
 
 def of_case(results: CampaignResults, case: Row) -> str:

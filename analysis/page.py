@@ -37,6 +37,8 @@ def _short(value: Any) -> str:
     """A value of a JSON object in words."""
     if isinstance(value, dict) and value and all(isinstance(v, (str, int, float)) for v in value.values()):
         return ", ".join(f"{k} {v}" for k, v in value.items())
+    if value is None:
+        return "unknown"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -51,17 +53,7 @@ def hosts(rank_nodes: str) -> list[tuple[str, str]]:
     ranks: dict[str, list[int]] = {}
     for rank, host in enumerate(names(rank_nodes)):
         ranks.setdefault(host, []).append(rank)
-    return [(host, _spans(numbers)) for host, numbers in ranks.items()]
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+    return [(host, text.spans(numbers)) for host, numbers in ranks.items()]
 
 
 # --- summary and cases ---------------------------------------------------------------------------------------
@@ -174,6 +166,12 @@ def _collectives(results: CampaignResults) -> Words:
     return {"rows": found, "curves": curves}
 
 
+def _buckets(r: recovery.Recovery) -> list[Words]:
+    """The buckets of one fault, each with its share of those that are known."""
+    known = sum(b.time_s or 0.0 for b in r.buckets) or 1.0
+    return [{"bucket": b, "share": 100 * (b.time_s or 0.0) / known} for b in r.buckets]
+
+
 def _recovery(results: CampaignResults) -> Words:
     found = recovery.analyse(results)
     stories = []
@@ -186,6 +184,7 @@ def _recovery(results: CampaignResults) -> Words:
         stories.append({
             "r": r,
             "facts": facts,
+            "buckets": _buckets(r),
             "figure": Markup(timelines.recovery_timeline(results, r)),
             "attempts": [_attempt(a) for a in results.of_case("attempts", r.case_id)],
         })  # fmt: skip
@@ -226,21 +225,47 @@ def _telemetry(results: CampaignResults) -> Words:
     }
 
 
+def _nodes(results: CampaignResults) -> list[Words]:
+    """What nodes said of themselves and of what their ranks ran on; nodes that said the same stand together."""
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name, facts in zip(results.nodes, results.node_facts, strict=True):
+        groups.setdefault(tuple(_node(facts)), []).append(name)
+    return [{"names": named, "rows": rows} for rows, named in groups.items()]
+
+
+def _node(facts: str) -> list[tuple[str, str]]:
+    """Facts of one node in words; each GPU by its name, their UUIDs stay in the file."""
+    found = _object(facts)
+    if found is None:
+        return [("", facts)]
+    rows = []
+    for name, value in found.items():
+        if name == "memory_bytes" and isinstance(value, int):
+            rows.append(("memory", text.size(value)))
+        elif name == "gpus" and isinstance(value, list):
+            kinds = [str((_object(gpu) or {}).get("name") or "unknown") for gpu in value]
+            counted = [f"{kinds.count(kind)} of {kind}" for kind in dict.fromkeys(kinds)]
+            rows.append(("GPUs", ", ".join(counted) or "none"))
+        elif name == "versions" and isinstance(value, dict):
+            rows += [(str(what), _short(version)) for what, version in value.items() if what not in found]
+        else:
+            rows.append((str(name).replace("_", " "), _short(value)))
+    return rows
+
+
 def _versions(results: CampaignResults) -> list[tuple[str, str]]:
-    """Versions as the ranks themselves said: name -> every value that was seen, with how many ranks said it."""
+    """Versions on which the ranks disagree, as they themselves said: each value, with how many ranks said it."""
     seen: dict[str, dict[str, int]] = {}
     for event in results.events:
         if event["kind"] == RANK_STARTED:
             for name, value in (_object((_object(event["data"]) or {}).get("versions")) or {}).items():
                 values = seen.setdefault(name, {})
                 values[_short(value)] = values.get(_short(value), 0) + 1
-    return [(name, _counted(values)) for name, values in seen.items()]
-
-
-def _counted(values: dict[str, int]) -> str:
-    if len(values) == 1:
-        return next(iter(values))
-    return "; ".join(f"{value} ({text.count(number, 'rank')})" for value, number in values.items())
+    return [
+        (name, "; ".join(f"{value} ({text.count(number, 'rank')})" for value, number in values.items()))
+        for name, values in seen.items()
+        if len(values) > 1
+    ]
 
 
 def _jobs(results: CampaignResults) -> Words:
@@ -297,6 +322,7 @@ def contents(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> Words
         "telemetry": _telemetry(results),
         "jobs": _jobs(results),
         "provenance": _provenance(results),
+        "nodes": _nodes(results),
         "versions": _versions(results),
         "environment": _pretty(str(results.attributes.get("environment") or "")),
         "command": results.text("command"),

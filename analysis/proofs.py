@@ -12,10 +12,16 @@ from typing import Any
 
 from analysis import text
 from analysis.load import Row
-from analysis.recovery import of_fault, short_id
+from analysis.recovery import of_fault, short_id, why_refused, why_unhealed
 from analysis.view import Finding, View, data, fault_name
 from harness.model.attempt import COMPLETED
-from harness.model.event import CHECKPOINT_COMMITTED, CHECKPOINT_REFUSED, CHECKPOINT_RESTORED, FAULT_REFUSED
+from harness.model.event import (
+    CHECKPOINT_COMMITTED,
+    CHECKPOINT_REFUSED,
+    CHECKPOINT_RESTORED,
+    FAULT_REFUSED,
+    FAULT_UNHEALED,
+)
 from harness.model.verdict import Verdict
 
 # Where a case is not declared deterministic, numbers of its answer may differ from the twin's by this share.
@@ -25,13 +31,23 @@ _MISSING = object()
 # --- faults -------------------------------------------------------------------------------------------------
 
 
+def _last(view: View, kind: str, fault_id: str) -> dict[str, Any] | None:
+    """Data of the newest event of a kind about a fault, None without one."""
+    found = sorted(view.of_kind(kind), key=lambda e: int(e["wall_ns"]))
+    about = [said for said in map(data, found) if said.get("fault_id") == fault_id]
+    return about[-1] if about else None
+
+
 def _refusal(view: View, fault_id: str) -> str:
-    """Why a fault was refused, or empty."""
-    for event in view.of_kind(FAULT_REFUSED):
-        said = data(event)
-        if said.get("fault_id") == fault_id:
-            return str(said.get("why") or said.get("evidence") or "no reason recorded")
-    return ""
+    """Why a fault could not be done, or empty."""
+    said = _last(view, FAULT_REFUSED, fault_id)
+    return "" if said is None else f"refused, it could not be done: {why_refused(said)}"
+
+
+def _unhealed(view: View, fault_id: str) -> str:
+    """Why healing a fault could not be verified, or empty when nobody recorded trying."""
+    said = _last(view, FAULT_UNHEALED, fault_id)
+    return "" if said is None else f": it is unhealed, {why_unhealed(said)}"
 
 
 def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
@@ -41,7 +57,7 @@ def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
     if not rows or not rows[0]["requested"]:
         name = f"fault {short_id(fault_id, view.case['case_id'])} ({declared['kind']} at step {declared['at_step']})"
         if refusal:
-            return [Finding(Verdict.INVALID, f"{name} was refused: {refusal}")]
+            return [Finding(Verdict.INVALID, f"{name} was {refusal}")]
         if view.completed:
             return [Finding(Verdict.INVALID, f"{name} was never requested")]
         return [Finding(None, f"{name} was not due before it ended")] if view.attempts else []
@@ -51,12 +67,11 @@ def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
     if fault["requested_kind"] != fault["kind"]:
         found.append(Finding(None, f"{name} stands in for {fault['requested_kind']}, as the campaign allows"))
     if not fault["observed"]:
-        because = f": {refusal}" if refusal else ""
-        words = f"{name} was requested, but its effect was not observed{because}"
+        words = f"{name} was requested, but {refusal or 'its effect was not observed'}"
         return [*found, Finding(Verdict.INVALID, words)]
     if not fault["healed"]:
-        because = f" ({refusal})" if refusal else ""
-        found.append(Finding(Verdict.FAIL, f"{name} was not healed, which ends the campaign{because}"))
+        words = f"{name} was not healed, which ends the campaign{_unhealed(view, fault_id)}"
+        found.append(Finding(Verdict.FAIL, words))
     if fault["expect"] != "recovered" or not view.completed:
         return [
             *found,

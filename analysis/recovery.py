@@ -299,6 +299,8 @@ def _words(results: CampaignResults, r: Recovery) -> str:
         ("time to recover", r.time_to_recover_s),
     ):
         lines.append(f"  {name:<49}{text.seconds(value_s) if value_s is not None else 'unknown'}")
+    if r.time_to_recover_bound_s is not None:
+        lines.append(f"  {'':<49}at most {text.seconds(r.time_to_recover_bound_s)}, since the request")
     lines += [
         f"    {f'{b.name}: {b.words}':<47}{text.seconds(b.time_s) if b.time_s is not None else 'unknown'}"
         + (f" ({b.why})" if b.why else "")
@@ -306,8 +308,6 @@ def _words(results: CampaignResults, r: Recovery) -> str:
     ]
     work = text.seconds(r.restart_work_s) if r.restart_work_s is not None else "unknown"
     lines.append(f"  {'restart work: all of it but the queue':<49}{work}")
-    if r.time_to_recover_bound_s is not None:
-        lines.append(f"  {'':<49}at most {text.seconds(r.time_to_recover_bound_s)}, since the request")
     if r.lost.steps is not None and r.lost.rank_s is not None:
         lines.append(
             f"  {'lost work':<49}{text.count(r.lost.steps, 'step')}, {r.lost.rank_s:.3f} rank-seconds "

@@ -37,10 +37,20 @@ def _cause(view: View) -> str:
     return ""
 
 
-def _still_alive(view: View) -> bool:
+def _job_state(view: View) -> str:
+    """Slurm's last word on the job of the last attempt, empty without one."""
     key = view.attempts[-1]["job_key"]
-    states = [job["state"].upper() for job in view.results.jobs if job["job_key"] == key]
-    return any(state.startswith(ALIVE) for state in states)
+    return next((str(job["state"]) for job in view.results.jobs if job["job_key"] == key), "")
+
+
+def _still_alive(view: View) -> bool:
+    return _job_state(view).upper().startswith(ALIVE)
+
+
+def _cancelled(view: View) -> str:
+    """That its job was cancelled, in words; empty when it was not."""
+    state = _job_state(view)
+    return f"its job was cancelled (Slurm says {state})" if state.upper().startswith("CANCELLED") else ""
 
 
 def _completed(view: View) -> Finding:
@@ -73,6 +83,10 @@ def ended(view: View) -> list[Finding]:
         return [Finding(Verdict.PASS, f"ended as declared after {fault_name(to_fail)}: {reason}")]
     if view.outcome == FAILED:
         return [Finding(Verdict.FAIL, f"failed: {reason}")]
+    cancelled = _cancelled(view)
+    if cancelled and not any(f["observed"] for f in view.faults):
+        return [Finding(Verdict.UNKNOWN, cancelled)]
+    reason += f"; {cancelled}" if cancelled else ""
     if to_recover is not None and view.outcome in (NODE_LOST, LOST) and not _still_alive(view):
         return [Finding(Verdict.FAIL, f"did not recover from {fault_name(to_recover)}: {reason}")]
     if view.outcome == NODE_LOST:
@@ -113,11 +127,21 @@ def checks(view: View) -> list[Finding]:
                 Finding(Verdict.FAIL, f'check "{c["name"]}" failed on rank {c["rank"]}: {values}{detail}')
             )
     if view.checks and not found:
-        ranks = len({c["rank"] for c in view.checks})
         verb = "holds" if len(view.checks) == 1 else "hold"
-        words = f"{text.count(len(view.checks), 'check')} of the answer {verb} on {text.count(ranks, 'rank')}"
+        words = f"{text.count(len(view.checks), 'check')} of the answer {verb} {_by_whom(view)}"
         found.append(Finding(Verdict.PASS, words))
     return found
+
+
+def _by_whom(view: View) -> str:
+    """Which ranks recorded the checks; what one rank checks may well be the answer of all."""
+    made: dict[int, set[str]] = {}
+    for c in view.checks:
+        made.setdefault(c["rank"], set()).add(c["name"])
+    ranks, same = sorted(made), len({frozenset(names) for names in made.values()}) == 1
+    if same and ranks == list(range(view.case["ranks"])):
+        return {1: "on its one rank", 2: "on both ranks"}.get(len(ranks), f"on all {len(ranks)} ranks")
+    return f"(recorded by {'rank' if len(ranks) == 1 else 'ranks'} {text.spans(ranks)})"
 
 
 def answered(view: View) -> list[Finding]:

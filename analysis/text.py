@@ -53,6 +53,8 @@ def seconds(value: float) -> str:
     if not math.isfinite(value):
         return "unknown"
     size = abs(value)
+    if size == 0:
+        return "0 s"
     if size >= 120:
         minutes, rest = divmod(round(size), 60)
         hours, minutes = divmod(minutes, 60)
@@ -108,6 +110,17 @@ def instant(wall_ns: int) -> str:
         return datetime.fromtimestamp(wall_ns / 1e9, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
         return "unknown"
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Ascending numbers in spans: 0, 1, 3 is ``0-1, 3``."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -41,6 +41,7 @@ ATTRIBUTES: dict[str, Any] = {
     "environment": json.dumps({"python": "3.11.2", "kernel": "6.1.0", "cpus": 2, "torch": "2.4.1+cpu"}),
     "slurm_version": "slurm-wlm 22.05.8",
 }
+FACTS = {"kernel": "6.1.0", "cpus": 2, "memory_bytes": 8 * 2**30, "versions": {"torch": "2.4.1+cpu"}}
 SCRIPT = "#!/bin/bash\n#SBATCH --nodes=2\n#SBATCH --job-name='hh.20251009.0001'\n" + (
     "exec python -m harness.runtime.supervisor '/work/my runs' 0001\n"
 )
@@ -100,7 +101,7 @@ class Campaign:
         """Row number of a node, added when it is new."""
         names = [row["name"] for row in self.tables["nodes"]]
         if name not in names:
-            self.add("nodes", name=name)
+            self.add("nodes", name=name, facts=json.dumps(FACTS))
             return len(names)
         return names.index(name)
 
@@ -229,6 +230,13 @@ def _facts(name: str) -> Mapping[str, str]:
 def mono(wall_ns: int) -> int:
     """The monotonic clock of every host."""
     return wall_ns - START_NS + 1000 * S
+
+
+def started(campaign: Campaign, attempt: Row, wall_ns: int) -> None:
+    """The start of the job's run that held an attempt."""
+    host = json.loads(attempt["nodes"])[0]
+    said = {"job_id": attempt["slurm_job_id"], "restart": attempt["restart"]}
+    campaign.event(None, -1, -1, "job.started", wall_ns, host, **said)
 
 
 def steps(
@@ -413,6 +421,7 @@ def train_fault(campaign: Campaign, repeat: int, start_ns: int) -> Row:
         first_step=20,
         restored_step=20,
     )
+    started(campaign, second, again_ns - 400_000_000)
     end_ns = steps(campaign, case, second, 20, 39, 120_000_000, again_ns + 1_500_000_000, columns=_training)
     for rank, host in enumerate(("n1", "n2")):
         campaign.record(

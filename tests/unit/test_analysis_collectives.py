@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import results_factory as factory
 from results_factory import S
 
-from analysis import collectives
+from analysis import collectives, figures, keyfigure
 from analysis.collectives import Measurement, bus_factor
 from analysis.load import load
 from analysis.series import Summary
@@ -54,9 +54,25 @@ def test_an_iteration_takes_as_long_as_its_slowest_rank(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_one_rank_has_no_bus_bandwidth(tmp_path: Path) -> None:
-    (found,) = measured(one_case(1), tmp_path)
-    assert (found.algorithm_bandwidth_bytes_per_s.median, found.bus_bandwidth_bytes_per_s) == (1e9, None)
+def test_one_rank_sends_nothing_and_has_a_time_but_no_bandwidth(tmp_path: Path) -> None:
+    found = measured(one_case(1), tmp_path)
+    assert found == (
+        Measurement(
+            "c", "g/n1/r0", "g", 1, 1, 0, "all-reduce", 4000, Summary(4e-6, 2e-6, 8e-6, 3), None, None, 0
+        ),
+    )
+    assert figures.collective_bandwidth(found, "all-reduce") == ""
+
+
+def test_the_words_of_one_rank_hold_no_bandwidth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(one_case(1).write(tmp_path / "r.h5"))
+    assert collectives.main([path]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == [
+        "g/n1/r0", "all-reduce", "1", "1", "3.91", "KiB", "4.00", "µs", "-", "-", "nothing", "is", "sent", "3",
+    ]  # fmt: skip
+    with load(path) as results:
+        figure = keyfigure.of_case(results, results.cases[0])
+    assert figure == "one rank: nothing is sent; 4.00 µs a call at 3.91 KiB, n=3"
 
 
 def test_an_iteration_that_a_rank_did_not_report_is_left_out_and_counted(tmp_path: Path) -> None:

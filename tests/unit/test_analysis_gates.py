@@ -48,6 +48,17 @@ SLOW = gate("step_time_ns", "median", maximum=14_000_000)
 LOSS = gate("loss", "min", maximum=3.0)
 
 
+@pytest.mark.parametrize("metric", ["algorithm_bandwidth_bytes_per_s", "bus_bandwidth_bytes_per_s"])
+def test_a_bandwidth_of_one_rank_is_not_judged(metric: str, tmp_path: Path) -> None:
+    campaign = factory.Campaign()
+    campaign.attributes["emulated"] = False
+    case = factory.allreduce(campaign, 1, 0, factory.START_NS)
+    case["gates"] = json.dumps([gate(metric, "median", minimum=1e7)])
+    with load(campaign.write(tmp_path / "r.h5")) as results:
+        found = gates.check(results, results.cases[0], json.loads(case["gates"])[0])
+    assert found == gates.GateResult(None, f"gate median {metric} does not apply: one rank sends nothing")
+
+
 def test_a_gate_is_judged_over_the_samples_after_the_warm_up_of_all_ranks(tmp_path: Path) -> None:
     assert judged(SLOW, tmp_path) == gates.GateResult(
         Verdict.FAIL,

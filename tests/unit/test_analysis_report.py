@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import results_factory as factory
 from analysis import page, report, text
 from analysis.load import CampaignResults, load
 from analysis.report import Paths
-from analysis.verdict import judge
+from analysis.verdict import CaseVerdict, judge
 from harness.model.verdict import Verdict
 from harness.store import StoreError
 
@@ -118,7 +119,13 @@ def test_the_page_tells_what_a_reader_looks_for(quickstart: Paths) -> None:
     for expected in (
         "All 33 cases pass",
         "Emulated cluster.",
-        "train-fault/n2/r0 recovered from 1 fault in 9.00 s, 1 restart",
+        "train-fault/n2/r0 recovered from 1 fault in 9.00 s (5.83 s of it in the queue), 1 restart",
+        "5.83 s of it waiting for Slurm, median of 3 3.17 s restart work, the rest, median of 3",
+        "Where the time to recover went: restart work 3.17 s, the queue 5.83 s",
+        "768 ms detect: until the broken attempt had ended 5.83 s queue: waiting for Slurm to run the job again "
+        "2.04 s start: start and load, to the first new step 360 ms recompute: until past the highest step before",
+        "n1, n2, n4, n3 4 nodes, as they said while the campaign ran kernel 6.1.0 cpus 2 memory 8 GiB torch 2.4.1+cpu",
+        "one rank: nothing is sent;",
         "4 answers equal to those of its twin train/n2/r0, bit for bit",
         "Amdahl has the lowest AICc",
         "requested −80.0 ms",
@@ -182,6 +189,69 @@ def test_the_headline(counts: dict[str, int], words: str) -> None:
     assert page.headline(counts) == words
 
 
+def tiles(path: Path) -> list[tuple[str, str]]:
+    """Verdict and count of each tile; as many cases as it counts are there to be filtered by it."""
+    source = path.read_text(encoding="utf-8")
+    found = re.findall(r'data-filter="([^"]+)"[^>]*>\s*<b>(\d+)</b>', source)
+    for css, count in found:
+        assert len(re.findall(rf'data-verdict="{css}"', source)) == int(count)
+    return found
+
+
+def test_every_verdict_that_a_case_has_got_a_tile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quickstart: Paths
+) -> None:
+    assert tiles(quickstart.report_html) == [("pass", "33"), ("fail", "0"), ("unknown", "0")]
+    path = wrong().write(tmp_path / "r.h5")
+    one_each = [("pass", "1"), ("fail", "1"), ("invalid", "1"), ("unknown", "1")]
+    assert tiles(report.write(path).report_html) == one_each
+
+    def near(results: CampaignResults) -> tuple[CaseVerdict, ...]:
+        first, *others = judge(results)
+        return replace(first, verdict=Verdict.WITHIN_NOISE), *others
+
+    monkeypatch.setattr(report, "judge", near)
+    assert tiles(report.write(path).report_html) == [("pass", "0"), *one_each[1:], ("within-noise", "1")]
+
+
+def test_nodes_that_said_the_same_stand_together(tmp_path: Path) -> None:
+    campaign = factory.small()
+    gpus = [
+        {"name": "NVIDIA H200", "uuid": "GPU-1"},
+        {"name": "NVIDIA H200", "uuid": "GPU-2"},
+        {"name": None},
+    ]
+    facts = {
+        "kernel": "6.1.0",
+        "nvidia_driver": None,
+        "gpus": gpus,
+        "versions": {"kernel": "6.1.0", "mpi": "4.1"},
+    }
+    campaign.find("nodes", name="n2")["facts"] = json.dumps(facts)
+    campaign.find("nodes", name="n3")["facts"] = "{}"
+    campaign.add("nodes", name="n4", facts=json.dumps(factory.FACTS))
+    campaign.add("nodes", name="n5", facts="[broken")
+    with load(campaign.write(tmp_path / "r.h5")) as results:
+        found = page.contents(results, judge(results))["nodes"]
+    told = [("kernel", "6.1.0"), ("cpus", "2"), ("memory", "8 GiB"), ("torch", "2.4.1+cpu")]
+    said = [("kernel", "6.1.0"), ("nvidia driver", "unknown"), ("GPUs", "2 of NVIDIA H200, 1 of unknown"),
+            ("mpi", "4.1")]  # fmt: skip
+    assert [(group["names"], list(group["rows"])) for group in found] == [
+        (["n1", "n4"], told), (["n2"], said), (["n3"], []), (["n5"], [("", "[broken")]),
+    ]  # fmt: skip
+
+
+def test_versions_are_told_apart_where_ranks_disagree(tmp_path: Path) -> None:
+    campaign = factory.small()
+    case = campaign.find("cases", case_id="train-r0")
+    for rank, torch in ((0, "2.4.1"), (1, "2.5.0")):
+        versions = {"python": "3.11.2", "torch": torch}
+        campaign.event(case, 0, rank, "rank.started", factory.START_NS, "n1", versions=versions)
+    with load(campaign.write(tmp_path / "r.h5")) as results:
+        found = page.contents(results, judge(results))["versions"]
+    assert found == [("torch", "2.4.1 (1 rank); 2.5.0 (1 rank)")]
+
+
 def test_ranks_of_a_host_are_told_in_spans() -> None:
     assert page.hosts('["a","a","b","a","b","b"]') == [("a", "0-1, 3"), ("b", "2, 4-5")]
 
@@ -194,17 +264,17 @@ SUMMARY = {
     "counts": {"pass": 1, "fail": 1, "within noise": 0, "invalid": 1, "unknown": 1},
     "cases": [
         {"case_id": "train-r0", "label": "train/n2/r0", "verdict": "pass",
-         "key_figure": "no figure: no steps recorded", "why": "2 checks of the answer hold on 2 ranks",
+         "key_figure": "no figure: no steps recorded", "why": "2 checks of the answer hold on both ranks",
          "evidence": ["completed in attempt 0, 1 attempt in all", "2 ranks on n1, n2",
-                      "pass: 2 checks of the answer hold on 2 ranks", "2 streams of samples, whole"]},
+                      "pass: 2 checks of the answer hold on both ranks", "2 streams of samples, whole"]},
         {"case_id": "train-fault-r0", "label": "train-fault/n2/r0", "verdict": "invalid",
-         "key_figure": "recovered from 1 fault in 9.00 s, 1 restart",
+         "key_figure": "recovered from 1 fault in 9.00 s (5.83 s of it in the queue), 1 restart",
          "why": "fault f0 (node.power_off on n2) was requested, but its effect was not observed",
          "evidence": ["completed in attempt 1, 2 attempts in all", "2 ranks on n1, n3",
                       "invalid: fault f0 (node.power_off on n2) was requested, but its effect was not observed",
                       "pass: 4 answers equal to those of its twin train/n2/r0, bit for bit",
                       "pass: state of step 20 restored on 2 ranks with the digest that was committed",
-                      "pass: 2 checks of the answer hold on 2 ranks",
+                      "pass: 2 checks of the answer hold on both ranks",
                       "samples of n2 in attempt 0 end early: the machine took that attempt"]},
         {"case_id": "train-r1", "label": "train/n2/r1", "verdict": "fail",
          "key_figure": "no figure: no steps recorded",
@@ -213,13 +283,13 @@ SUMMARY = {
                       "fail: check \"every batch once\" failed on rank 1: expected batch n in step n, "
                       "observed batch 7 in step 8", "2 streams of samples, whole"]},
         {"case_id": "train-fault-r1", "label": "train-fault/n2/r1", "verdict": "unknown",
-         "key_figure": "recovered from 1 fault in 9.00 s, 1 restart",
+         "key_figure": "recovered from 1 fault in 9.00 s (5.83 s of it in the queue), 1 restart",
          "why": "evidence is not complete: rank 1 did not close its records",
          "evidence": ["completed in attempt 1, 2 attempts in all", "2 ranks on n1, n3",
                       "pass: fault f0 (node.power_off on n2) requested, observed, healed; recovered in 9.00 s",
                       "pass: 4 answers equal to those of its twin train/n2/r1, bit for bit",
                       "pass: state of step 20 restored on 2 ranks with the digest that was committed",
-                      "pass: 2 checks of the answer hold on 2 ranks",
+                      "pass: 2 checks of the answer hold on both ranks",
                       "unknown: evidence is not complete: rank 1 did not close its records",
                       "samples of n2 in attempt 0 end early, as expected: the fault took the node"]},
     ],

@@ -33,16 +33,16 @@ def test_a_campaign_that_is_right_passes_with_all_its_evidence(tmp_path: Path) -
     assert found == {
         TWIN: CaseVerdict(
             TWIN, "train/n2/r0", Verdict.PASS, "4.17 k tokens/s, 123 ms a step, n=37",
-            "2 checks of the answer hold on 2 ranks",
+            "2 checks of the answer hold on both ranks",
             (
                 "completed in attempt 0, 1 attempt in all",
                 "2 ranks on n1, n2",
-                "pass: 2 checks of the answer hold on 2 ranks",
+                "pass: 2 checks of the answer hold on both ranks",
                 "2 streams of samples, whole",
             ),
         ),
         FAULTY: CaseVerdict(
-            FAULTY, "train-fault/n2/r0", Verdict.PASS, "recovered from 1 fault in 9.00 s, 1 restart",
+            FAULTY, "train-fault/n2/r0", Verdict.PASS, "recovered from 1 fault in 9.00 s (5.83 s of it in the queue), 1 restart",
             "fault f0 (node.power_off on n2) requested, observed, healed; recovered in 9.00 s; "
             "4 answers equal to those of its twin train/n2/r0, bit for bit; "
             "state of step 20 restored on 2 ranks with the digest that was committed",
@@ -52,7 +52,7 @@ def test_a_campaign_that_is_right_passes_with_all_its_evidence(tmp_path: Path) -
                 "pass: fault f0 (node.power_off on n2) requested, observed, healed; recovered in 9.00 s",
                 "pass: 4 answers equal to those of its twin train/n2/r0, bit for bit",
                 "pass: state of step 20 restored on 2 ranks with the digest that was committed",
-                "pass: 2 checks of the answer hold on 2 ranks",
+                "pass: 2 checks of the answer hold on both ranks",
                 "samples of n2 in attempt 0 end early, as expected: the fault took the node",
             ),
         ),
@@ -196,6 +196,20 @@ def not_healed(c: Campaign) -> None:
     c.tables["faults"][0].update(healed=False, healed_wall_ns=0)
 
 
+def requested_and_refused(c: Campaign) -> None:
+    not_observed(c)
+    case = c.find("cases", case_id=FAULTY)
+    c.event(case, 0, -1, "fault.refused", 5, "n1", fault_id="train-fault-r0-f0", why="power off failed")
+
+
+def unhealed(c: Campaign) -> None:
+    not_healed(c)
+    case = c.find("cases", case_id=FAULTY)
+    for wall_ns, why in ((7, "node n2 is off"), (5, "not seen to be healed within 60 s")):
+        about = {"fault_id": "train-fault-r0-f0", "fault": "node.power_off", "node": "n2"}
+        c.event(case, -1, -1, "fault.unhealed", wall_ns, "n1", **about, evidence={"why": why})
+
+
 def never_passed(c: Campaign) -> None:
     c.tables["faults"][0]["recovered_wall_ns"] = 0
 
@@ -207,6 +221,36 @@ def did_not_recover(c: Campaign) -> None:
 def still_queued(c: Campaign) -> None:
     did_not_recover(c)
     c.find("jobs", job_key=attempts(c, FAULTY)[0]["job_key"])["state"] = "REQUEUED"
+
+
+def cancelled(c: Campaign) -> None:
+    machine_took_it(c)
+    c.find("jobs", job_key=attempts(c, TWIN)[0]["job_key"])["state"] = "CANCELLED by 61000"
+
+
+def cancelled_after_a_signal(c: Campaign) -> None:
+    cancelled(c)
+    end(c, TWIN, "interrupted", "received SIGTERM")
+
+
+def cancelled_without_a_last_word(c: Campaign) -> None:
+    cancelled(c)
+    end(c, TWIN, "lost", "")
+
+
+def cancelled_after_a_fault(c: Campaign) -> None:
+    did_not_recover(c)
+    c.find("jobs", job_key=attempts(c, FAULTY)[0]["job_key"])["state"] = "CANCELLED by 61000"
+
+
+def cancelled_before_its_fault(c: Campaign) -> None:
+    cancelled_after_a_fault(c)
+    c.tables["faults"].clear()
+
+
+def failed_before_it_was_cancelled(c: Campaign) -> None:
+    cancelled(c)
+    program_failed(c)
 
 
 def declared_to_fail(c: Campaign) -> None:
@@ -300,9 +344,24 @@ WRONG: list[tuple[Callable[[Campaign], None], str, Verdict, str]] = [
     (hosts_missing, TWIN, Verdict.UNKNOWN, "hosts are recorded for 1 rank, the case has 2"),
     (one_node, TWIN, Verdict.UNKNOWN, "its ranks ran on 1 node, the case asks for 2"),
     (never_requested, FAULTY, Verdict.INVALID, "fault f0 (node.power_off at step 22) was never requested"),
-    (refused, FAULTY, Verdict.INVALID, "fault f0 (node.power_off at step 22) was refused: this site is production"),
+    (refused, FAULTY, Verdict.INVALID,
+     "fault f0 (node.power_off at step 22) was refused, it could not be done: this site is production"),
     (not_observed, FAULTY, Verdict.INVALID,
      "fault f0 (node.power_off on n2) was requested, but its effect was not observed"),
+    (requested_and_refused, FAULTY, Verdict.INVALID,
+     "fault f0 (node.power_off on n2) was requested, but refused, it could not be done: power off failed"),
+    (unhealed, FAULTY, Verdict.FAIL,
+     "fault f0 (node.power_off on n2) was not healed, which ends the campaign: it is unhealed, node n2 is off"),
+    (cancelled, TWIN, Verdict.UNKNOWN, "its job was cancelled (Slurm says CANCELLED by 61000)"),
+    (cancelled_after_a_signal, TWIN, Verdict.UNKNOWN, "its job was cancelled (Slurm says CANCELLED by 61000)"),
+    (cancelled_without_a_last_word, TWIN, Verdict.UNKNOWN,
+     "its job was cancelled (Slurm says CANCELLED by 61000)"),
+    (cancelled_before_its_fault, FAULTY, Verdict.UNKNOWN, "its job was cancelled (Slurm says CANCELLED by 61000)"),
+    (cancelled_after_a_fault, FAULTY, Verdict.FAIL,
+     "did not recover from fault f0 (node.power_off on n2): node n2 stopped answering; "
+     "its job was cancelled (Slurm says CANCELLED by 61000)"),
+    (failed_before_it_was_cancelled, TWIN, Verdict.FAIL,
+     "failed: rank 1 exited with 1; rank 1 on n2: ValueError: no such batch"),
     (not_healed, FAULTY, Verdict.FAIL,
      "fault f0 (node.power_off on n2) was not healed, which ends the campaign"),
     (never_passed, FAULTY, Verdict.FAIL,
@@ -380,6 +439,31 @@ def test_answers_within_the_tolerance_pass_where_bits_may_differ(tmp_path: Path)
     found = verdicts(campaign, tmp_path)[FAULTY]
     assert found.verdict is Verdict.PASS
     assert "pass: 4 answers equal to those of its twin train/n2/r0, within 1e-06" in found.evidence
+
+
+@pytest.mark.parametrize(
+    "ranks, recorded, words",
+    [
+        (1, {0: ["a", "b"]}, "2 checks of the answer hold on its one rank"),
+        (1, {0: ["a"]}, "1 check of the answer holds on its one rank"),
+        (4, {0: ["a", "b"]}, "2 checks of the answer hold (recorded by rank 0)"),
+        (4, {0: ["a"], 2: ["a"], 3: ["a"]}, "3 checks of the answer hold (recorded by ranks 0, 2-3)"),
+        (2, {0: ["a", "b"], 1: ["a"]}, "3 checks of the answer hold (recorded by ranks 0-1)"),
+        (2, {0: ["a"], 1: ["a"]}, "2 checks of the answer hold on both ranks"),
+        (4, {r: ["a", "b", "c"] for r in range(4)}, "12 checks of the answer hold on all 4 ranks"),
+    ],
+)
+def test_who_recorded_the_checks_is_told(
+    ranks: int, recorded: dict[int, list[str]], words: str, tmp_path: Path
+) -> None:
+    campaign = Campaign()
+    case = campaign.case("c", ranks_per_node=ranks, ranks=ranks)
+    campaign.attempt(case, ["n1"], factory.START_NS, factory.START_NS + factory.S)
+    for rank, checks in recorded.items():
+        for name in checks:
+            campaign.check(case, 0, rank, name)
+    found = verdicts(campaign, tmp_path)["c"]
+    assert (found.verdict, found.why) == (Verdict.PASS, words)
 
 
 def test_a_twin_is_proved_by_the_case_that_equals_it(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness import demo
+from harness.devcluster import state
 
 # Ends with 7 on the first interrupt, after saying so; a second one would end it differently.
 POLITE = """
@@ -118,6 +120,54 @@ def test_a_local_run_that_never_began_or_is_over_is_not_cancelled(tmp_path: Path
     stop = Recorded()
     assert demo._end_processes(tmp_path, stop)
     assert stop.commands == []
+
+
+class Pretended(Recorded):
+    """Starts nothing; the campaign is stopped while it runs."""
+
+    def run(self, command: Sequence[str], deadline_s: float, cwd: Path | None = None) -> int:
+        self.commands.append([*command])
+        if "exec" in command:
+            self.number = signal.SIGINT
+            return 130
+        return 0
+
+
+def test_the_run_folder_is_in_the_checkout_and_shared_and_taken_back_once_the_cluster_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = Pretended()
+    runs = tmp_path / "runs"
+    runs.mkdir(mode=0o700)
+    user = SimpleNamespace(user=SimpleNamespace(uid=61000))
+    monkeypatch.setattr(state, "read_up", lambda _: user)
+    monkeypatch.setattr(demo, "_lend", lambda path, uid: stop.commands.append(["lend", str(path), str(uid)]))
+    monkeypatch.setattr(demo, "_take_back", lambda path: stop.commands.append(["take back", str(path)]))
+
+    assert demo._emulated(Path("/srv/harness"), runs / "now", stop) == 130
+
+    back, up, lend, campaign, down, again = stop.commands
+    assert back == again == ["take back", str(runs)]
+    assert up[3] == "up" and up[-2:] == ["--share", str(runs)]
+    assert runs.stat().st_mode & 0o777 == 0o755  # or it could not be shared
+    assert lend == ["lend", str(runs), "61000"]
+    assert campaign[-2:] == ["--folder", str(runs / "now")]
+    assert down[3] == "down" and "--purge" not in down  # what others left in that cluster is theirs
+    assert "The cluster is gone and its jobs with it" in capsys.readouterr().out
+
+
+def test_a_cluster_that_could_not_be_taken_down_is_not_called_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = Pretended(code=1)
+    stop.number = signal.SIGINT
+    taken: list[Path] = []
+    monkeypatch.setattr(demo, "_take_back", taken.append)
+    monkeypatch.setattr(stop, "run", lambda *_, **__: 130)
+    assert demo._emulated(Path("/srv/harness"), tmp_path / "now", stop) == demo.REFUSED
+    assert len(taken) == 1  # before, but not from under jobs that may still run
+    said = capsys.readouterr()
+    assert "is gone" not in said.out and "harness.devcluster down --folder /srv/harness" in said.err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can lend a folder")
