@@ -230,7 +230,7 @@ def _nodes(results: CampaignResults) -> list[Words]:
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for name, facts in zip(results.nodes, results.node_facts, strict=True):
         groups.setdefault(tuple(_node(facts)), []).append(name)
-    return [{"names": named, "rows": rows} for rows, named in groups.items()]
+    return [{"names": sorted(named, key=timelines.natural), "rows": rows} for rows, named in groups.items()]
 
 
 def _node(facts: str) -> list[tuple[str, str]]:

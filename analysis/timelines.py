@@ -182,7 +182,7 @@ def where_it_ran(results: CampaignResults) -> str:
         for attempt in attempts:
             if attempt["outcome"] != COMPLETED:
                 lost |= {(node, column) for node in names(attempt["rank_nodes"])}
-    used = sorted({node for node, _ in (*placed, *lost)}, key=_natural)[:MAXIMUM_NODES]
+    used = sorted({node for node, _ in (*placed, *lost)}, key=natural)[:MAXIMUM_NODES]
     if not used:
         return ""
     rows = {node: row for row, node in enumerate(used)}
@@ -219,7 +219,8 @@ def where_it_ran(results: CampaignResults) -> str:
     return svg.draw("Which node ran ranks of which case", width, 1.7 + 0.27 * len(used), plot)
 
 
-def _natural(name: str) -> tuple[str, int]:
+def natural(name: str) -> tuple[str, int]:
+    """Sorting key of a host name: n9 before n10."""
     digits = len(name) - len(name.rstrip("0123456789"))
     number = name[len(name) - digits :] if digits else ""
     return name[: len(name) - digits], int(number) if number.isascii() and len(number) < 18 and number else -1
@@ -270,7 +271,7 @@ def _counter(
         gpu = samples.get("gpu", np.zeros(len(samples["node"]), dtype=np.int64))
         pairs = np.unique(np.stack([samples["node"], gpu], axis=1), axis=0).tolist()
         shown = [(results.nodes[n] if 0 <= n < len(results.nodes) else "?", n, device) for n, device in pairs]
-        for number, (name, node, device) in enumerate(sorted(shown, key=lambda x: (*_natural(x[0]), x[2]))):
+        for number, (name, node, device) in enumerate(sorted(shown, key=lambda x: (*natural(x[0]), x[2]))):
             mine = (samples["node"] == node) & (gpu == device)
             order = np.argsort(samples["wall_ns"][mine])
             minutes = (samples["wall_ns"][mine][order] - begin) / 60e9

@@ -119,7 +119,7 @@ def _jobs(run: RunDir, plan: Plan, known: ledger.Ledger, identity: Mapping[str, 
                 {
                     "job_key": job.key,
                     "slurm_job_id": "" if job_id.startswith("local") else job_id,
-                    "name": f"hh.{identity['run_id']}.{submission.name}",
+                    "name": submission.job_name(identity["run_id"]),
                     "state": facts.get("state", ""),
                     "exit_code": facts.get("exit_code", ""),
                     "nodes": facts.get("nodes", ""),

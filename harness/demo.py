@@ -42,6 +42,7 @@ DOWN_DEADLINE_S = 120
 CANCEL_DEADLINE_S = 120
 STOP_GRACE_S = 30
 DOWN_ATTEMPTS = 2
+RUNNERS = {b"harness.local", b"harness.runtime.supervisor"}  # modules, as a run's processes name them
 
 NEEDS_ROOT = """\
 The emulated cluster needs root: it starts Slurm's daemons, and a network for each node.
@@ -116,10 +117,28 @@ def _end_processes(run: Path, stop: _Stop) -> bool:
     if not (run / "run.json").is_file() or (run / "results.h5").is_file():
         return True
     command = [sys.executable, "-m", "harness", "cancel", str(run)]
-    if stop.run_whatever_happens(command, CANCEL_DEADLINE_S) == 0:
+    code = stop.run_whatever_happens(command, CANCEL_DEADLINE_S)
+    # What was told to end writes down how it ended, and may do so after the command has returned.
+    end = time.monotonic() + STOP_GRACE_S
+    while (left := _processes_of(run)) and time.monotonic() < end:
+        time.sleep(0.1)
+    if code == 0 and not left:
         return True
-    _complain(f"Not all of the run was ended; try again with\n  {shlex.join(command)}")
+    lasting = f" (processes {', '.join(map(str, left))} run on)" if left else ""
+    _complain(f"Not all of the run was ended{lasting}; try again with\n  {shlex.join(command)}")
     return False
+
+
+def _processes_of(run: Path) -> list[int]:
+    """Its runners and supervisors; a supervisor ends after its agents and ranks."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it ended while we looked
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if os.fsencode(run) in words and not RUNNERS.isdisjoint(words):
+                    found.append(int(entry.name))
+    return found
 
 
 def _emulated(root: Path, run: Path, stop: _Stop) -> int:
@@ -243,8 +262,7 @@ def _shown(path: Path) -> str:
 
 
 def _complain(text: str) -> None:
-    with suppress(OSError):  # the terminal may have gone; what is to be cleaned up is not
-        print(text, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -271,6 +289,7 @@ class _Stop:
     def __init__(self) -> None:
         self.number: int | None = None
         self._before: dict[int, object] = {}
+        self._on_terminal = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
     def __enter__(self) -> _Stop:
         for number in self.SIGNALS:
@@ -284,11 +303,14 @@ class _Stop:
     def _note(self, number: int, _frame: object) -> None:
         again = self.number is not None
         self.number = self.number or number
-        # os.write: a print could be interrupted by its own handler. And the terminal may have gone.
-        with suppress(OSError):
-            os.write(
-                2, b"\nAlready stopping; cleaning up.\n" if again else b"\nStopping, then cleaning up.\n"
-            )
+        if number == signal.SIGHUP:
+            # The terminal has gone: what cleans up must not fail because it cannot talk to it.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for descriptor in self._on_terminal:
+                os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+        # os.write: a print could be interrupted by its own handler.
+        os.write(2, b"\nAlready stopping; cleaning up.\n" if again else b"\nStopping, then cleaning up.\n")
 
     def run(self, command: Sequence[str], deadline_s: float, cwd: Path | None = None) -> int:
         """Run to its end, to the deadline, or until we are stopped; returns its exit code."""

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import healing, ledger, local
+from harness import healing, ledger
 from harness.ledger import Ledger
 from harness.model.case import Job, Plan, Submission
 from harness.rundir import RunDir, RunFolderError, write_json
-from harness.slurm import query
+from harness.scheduler import Scheduler, create
 from harness.slurm.commands import CALLS, CommandError, is_refusal
 from harness.slurm.query import JobRow
 from harness.slurm.states import is_over
@@ -165,12 +165,12 @@ class SchedulerAway(Exception):
 class Driver:
     """Drives one run."""
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, scheduler: Scheduler | None = None) -> None:
         self.run = run
         self.plan = run.read_plan()
         self.site = run.read_site()
         self.identity = run.read_identity()
-        self.local = self.site["launcher"] == "local"
+        self.scheduler = scheduler or create(run, self.site, self.plan.submissions, self.identity["run_id"])
         self._counted: Counter[str] = Counter(CALLS)  # of this process, before this run
         self._rows: dict[str, JobRow] = {}  # Slurm's last word, kept between two questions
         self.trouble = ""  # what the scheduler last answered instead of an answer
@@ -183,6 +183,7 @@ class Driver:
         Raises:
             CommandError: the controller does not answer, so that nothing can be said of an unclear submission.
         """
+        run_id = self.identity["run_id"]
         known = ledger.read(self.run)
         for submission in self.plan.submissions:
             if submission.name in known.submitted or submission.name in known.refused:
@@ -199,10 +200,10 @@ class Driver:
             self._look_up(unclear)
             if self.trouble:
                 raise CommandError(
-                    f"of unknown outcome: {', '.join(self.name(s) for s in unclear)}; the controller was asked, and: "
+                    f"of unknown outcome: {', '.join(s.job_name(run_id) for s in unclear)}; the controller was asked, and: "
                     f"{self.trouble}; try again when it answers"
                 )
-        return [self.name(s) for s in unclear_submissions(self.plan, ledger.read(self.run))]
+        return [s.job_name(run_id) for s in unclear_submissions(self.plan, ledger.read(self.run))]
 
     # --- one driver at a time -------------------------------------------------------------------------
 
@@ -241,62 +242,27 @@ class Driver:
         """
         rows = {key: row for key, row in self._rows.items() if key not in known.ended}
         ends: dict[str, Mapping[str, Any]] = {}
-        open_ids: list[str] = []
+        submitted: dict[str, str] = {}
         for submission in self.plan.submissions:
-            job_id = known.submitted.get(submission.name)
-            if job_id is None:
-                continue
             unended = [j for j in submission.jobs if j.key not in known.ended]
+            if submission.name not in known.submitted or not unended:
+                continue
+            submitted[submission.name] = known.submitted[submission.name]
             for job in unended:
                 if self.run.end(job.key).exists():
                     with contextlib.suppress(RunFolderError):
-                        ends[job.key] = self.run.read_json(self.run.end(job.key))
-            if not unended:
-                continue
-            if self.local:
-                alive = local.is_alive(job_id)
-                for job in unended:
-                    if job.key in ends or not alive:
-                        cancelled = submission.name in known.cancelled
-                        state = "COMPLETED" if job.key in ends else "CANCELLED" if cancelled else "FAILED"
-                        rows[job.key] = JobRow(job_id, "", state, "", "this machine")
-            else:
-                open_ids.append(job_id)
-        if open_ids and ask:
-            by_id = {row.job_id: row for row in self._ask(open_ids, {j["job_id"] for j in ends.values()})}
-            for submission in self.plan.submissions:
-                job_id = known.submitted.get(submission.name, "")
-                for index, job in enumerate(submission.jobs):
-                    row = by_id.get(task_id(submission, index, job_id))
-                    if row is not None and job.key not in known.ended:
-                        rows[job.key] = self._rows[job.key] = row
+                        ends[job.key] = self.run.read_json(self.run.end(job.key), "wall_ns", "job_id")
+        if submitted and (ask or self.scheduler.free):
+            try:
+                answer = self.scheduler.rows(submitted, ends)
+                new = {key: row for key, row in answer.items() if key not in known.ended}
+                rows.update(new)
+                self._rows.update(new)
+            except CommandError as error:
+                self.trouble = str(error)
         return Seen(rows, ends, time.time_ns())
 
-    def _ask(self, ids: Sequence[str], finished: set[str]) -> list[JobRow]:
-        """One batched question; and a second to the controller where the accounts may speak of an earlier start.
-
-        A job that Slurm starts again has an ended record (NODE_FAIL, PREEMPTED, ...) and, until it runs, no
-        other: only the controller knows that it is pending. ``finished`` are the jobs whose supervisor said
-        its last word.
-        """
-        timeout_s = self.site["scheduler"]["call_timeout_s"]
-        try:
-            rows = query.ask(ids, accounting=self.site["accounting"], timeout_s=timeout_s)
-            doubtful = [r.job_id for r in rows if is_over(r.state) and r.job_id not in finished]
-            if doubtful and self.site["accounting"]:
-                alive = {r.job_id: r for r in query.in_queue(doubtful, timeout_s=timeout_s)}
-                rows = [alive.get(r.job_id, r) for r in rows]
-        except CommandError as error:
-            self.trouble = str(error)
-            return []
-        self.trouble = ""
-        return rows
-
     # --- acting ---------------------------------------------------------------------------------------
-
-    def name(self, submission: Submission) -> str:
-        """The job's name in Slurm: the key by which it is found again."""
-        return f"hh.{self.identity['run_id']}.{submission.name}"
 
     def apply(self, actions: Sequence[Action]) -> None:
         """Do what was decided, each thing once, each written down before the next."""
@@ -315,53 +281,33 @@ class Driver:
     def _submit_now(self, submission: Submission) -> None:
         ledger.write(self.run, ledger.SUBMITTING, submission.name)
         try:
-            if self.local:
-                job_id = local.submit(self.run, submission)
-            else:
-                from harness.slurm.executor import TemplateExecutor
-
-                executor = TemplateExecutor(self.run.path, self.site["scheduler"]["call_timeout_s"])
-                job_id = executor.send(submission, self.run.script(submission.name), self.name(submission))
+            job_id = self.scheduler.submit(submission)
         except CommandError as error:
             if is_refusal(error):
                 ledger.write(self.run, ledger.REFUSED, submission.name, why=str(error))
             else:
-                self.trouble = str(error)  # unknown outcome: it will be looked up by its name
+                self.trouble = str(error)  # unknown outcome: it will be looked up
             return
         ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id=job_id)
 
     def _look_up(self, submissions: Sequence[Submission]) -> None:
-        if self.local:  # the ledger's line follows the start at once: only a kill between the two leads here
-            for submission in submissions:
-                if not any(self.run.job(job.key).exists() for job in submission.jobs):
-                    self._submit(submission)
-                elif all(self.run.end(job.key).exists() for job in submission.jobs):
-                    ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id="local.0.0")
-            return
         try:
-            found = query.find_by_name(
-                [self.name(s) for s in submissions],
-                accounting=self.site["accounting"],
-                timeout_s=self.site["scheduler"]["call_timeout_s"],
-            )
+            found = self.scheduler.find(submissions)
         except CommandError as error:
             self.trouble = str(error)
             return
         known = ledger.read(self.run)
         for submission in submissions:
-            job_id = found.get(self.name(submission))
-            waited_s = (time.time_ns() - known.submitting[submission.name]) / 1e9
-            if job_id is not None:
-                ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id=job_id, looked_up=True)
-            elif submission.name in known.cancelled:
-                ledger.write(
-                    self.run, ledger.REFUSED, submission.name, why="cancelled before it was submitted"
-                )
-            elif waited_s > LOOKUP_WAIT_S:  # the controller answered and does not know it
-                tries = known.tries[submission.name]
-                if tries >= MAX_TRIES:
-                    why = f"sbatch was called {tries} times, and none left a job in the queue"
-                    ledger.write(self.run, ledger.REFUSED, submission.name, why=why)
+            name = submission.name
+            waited_s = (time.time_ns() - known.submitting[name]) / 1e9
+            if name in found:
+                ledger.write(self.run, ledger.SUBMITTED, name, job_id=found[name], looked_up=True)
+            elif name in known.cancelled:
+                ledger.write(self.run, ledger.REFUSED, name, why="cancelled before it was submitted")
+            elif waited_s > LOOKUP_WAIT_S:  # there was an answer, and it does not know it
+                if known.tries[name] >= MAX_TRIES:
+                    why = f"submitted {known.tries[name]} times, and none left a job in the queue"
+                    ledger.write(self.run, ledger.REFUSED, name, why=why)
                 else:
                     self._submit(submission)
 
@@ -373,8 +319,8 @@ class Driver:
             self.trouble = ""
         known = ledger.read(self.run)
         seen = self.look(known, ask=ask)
-        actions = reconcile(self.plan, known, seen, one_at_a_time=self.local)
-        if not self.local and not ask:  # a LookUp is a question as well
+        actions = reconcile(self.plan, known, seen, one_at_a_time=self.scheduler.one_at_a_time)
+        if not (ask or self.scheduler.free):  # a LookUp is a question as well
             actions = [a for a in actions if not isinstance(a, LookUp)]
         self.apply(actions)
         self._count()
@@ -434,7 +380,7 @@ class Driver:
         """Jobs that may still be in the queue or running, each with its id (on one machine, its runner's)."""
         known = ledger.read(self.run)
         return [
-            (job_id if self.local else task_id(submission, index, job_id), job)
+            (job_id if self.scheduler.one_at_a_time else task_id(submission, index, job_id), job)
             for submission in self.plan.submissions
             if (job_id := known.submitted.get(submission.name)) is not None
             for index, job in enumerate(submission.jobs)

@@ -28,6 +28,7 @@ PARTS = (
     "telemetry/*.py",
     "slurm/__init__.py",
     "slurm/commands.py",
+    "slurm/query.py",
     "slurm/states.py",
     "devcluster/*.py",
     "cli.py",

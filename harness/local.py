@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from harness.model.case import Plan, Submission
 from harness.rundir import RunDir
 from harness.runtime.launcher import EXIT_REQUEUE
 from harness.slurm.commands import CommandError, clean_environment, run_command
+from harness.slurm.query import JobRow
 from harness.workloads import REGISTRY
 
 MAX_RESTARTS = 20  # a bound on the runner alone; a case's own limit is its max_restarts
@@ -86,6 +88,44 @@ def cancel(job_id: str, deadline_s: float = 20.0) -> None:
         while is_alive(job_id) and time.monotonic() < end:
             os.killpg(int(pid), number)
             time.sleep(0.5)
+
+
+class LocalScheduler:
+    """See ``harness.scheduler.Scheduler``. A submission's job id is that of its runner."""
+
+    one_at_a_time = True  # they share the machine
+    free = True
+
+    def __init__(self, run: RunDir, submissions: Sequence[Submission]) -> None:
+        self._run, self._submissions = run, submissions
+
+    def submit(self, submission: Submission) -> str:
+        """Start the runner."""
+        return submit(self._run, submission)
+
+    def rows(self, submitted: Mapping[str, str], finished: Collection[str]) -> dict[str, JobRow]:
+        """From the process table: a job whose runner is gone without its last word has failed."""
+        found = {}
+        for submission in self._submissions:
+            job_id = submitted.get(submission.name)
+            if job_id is None:
+                continue
+            alive = is_alive(job_id)
+            for job in submission.jobs:
+                if job.key in finished or not alive:
+                    state = "COMPLETED" if job.key in finished else "FAILED"
+                    found[job.key] = JobRow(job_id, "", state, "", "this machine")
+        return found
+
+    def find(self, submissions: Sequence[Submission]) -> dict[str, str]:
+        """Those that have begun: the ledger's line follows the start at once, so only a kill in between asks."""
+        begun = [s for s in submissions if any(self._run.job(job.key).exists() for job in s.jobs)]
+        return {s.name: "local.0.0" for s in begun if all(self._run.end(job.key).exists() for job in s.jobs)}
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """End the runners."""
+        for job_id in job_ids:
+            cancel(job_id)
 
 
 def main(arguments: list[str]) -> int:

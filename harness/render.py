@@ -194,7 +194,7 @@ def _context(
     return {
         "site": site,
         "submission": submission.name,
-        "job_name": f"hh.{run_id}.{submission.name}",
+        "job_name": submission.job_name(run_id),
         "nodes": job.nodes,
         "ranks_per_node": job.ranks_per_node,
         "min_cpus": min(job.ranks_per_node, site.node.cpus),

@@ -115,6 +115,10 @@ class Submission:
     jobs: tuple[Job, ...]
     template: str  # file name under sbatch_templates
 
+    def job_name(self, run_id: str) -> str:
+        """Its name in Slurm: the key by which it is found again (comments are not always in the accounts)."""
+        return f"hh.{run_id}.{self.name}"
+
     @property
     def is_array(self) -> bool:
         """Whether this is submitted with ``--array``."""

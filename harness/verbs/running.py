@@ -154,7 +154,10 @@ def _interrupted(driver: Driver) -> int:
 
     queued = [job_id for job_id, _ in driver.queued()]
     print("\ninterrupted; what was submitted goes on without this command", file=sys.stderr)
-    unclear = [driver.name(s) for s in unclear_submissions(driver.plan, ledger.read(driver.run))]
+    unclear = [
+        s.job_name(driver.identity["run_id"])
+        for s in unclear_submissions(driver.plan, ledger.read(driver.run))
+    ]
     if unclear:
         print(f"begun, and perhaps queued: {', '.join(unclear)}", file=sys.stderr)
     if queued:
@@ -169,10 +172,9 @@ def _interrupted(driver: Driver) -> int:
 
 def cancel(options: argparse.Namespace) -> int:
     """Cancel what is queued or running."""
-    from harness import ledger, local
+    from harness import ledger
     from harness.driver import Driver
     from harness.healing import heal_left
-    from harness.slurm.commands import run_command
 
     driver = Driver(RunDir(options.run))
     unclear = [] if options.case else driver.cancel_unsubmitted()
@@ -183,11 +185,8 @@ def cancel(options: argparse.Namespace) -> int:
     for submission in driver.plan.submissions:
         if any(job in submission.jobs for _, job in queued):
             ledger.write(driver.run, ledger.CANCELLED, submission.name)
-    if driver.local:
-        for job_id in names:
-            local.cancel(job_id)
-    elif names:
-        run_command(["scancel", *names], timeout_s=30)
+    if names:
+        driver.scheduler.cancel(names)
     print(f"cancelled {', '.join(names)}" if names else "no such job of this run is queued or running")
     problems = heal_left(driver.run, driver.plan, driver.site) if not options.case else []
     if unclear:
@@ -209,7 +208,7 @@ def _of_cases(driver: Driver, queued: list[tuple[str, Job]], given: set[str]) ->
         )
     wanted = {c.case_id for c in cases if {c.case_id, c.label} & given}
     chosen = [(job_id, job) for job_id, job in queued if wanted & set(job.case_ids)]
-    if driver.local and chosen:
+    if driver.scheduler.one_at_a_time and chosen:
         raise UsageError("on this site a submission is one process: cancel the whole run, without --case")
     others = [c.label for _, job in chosen for c in cases if c.case_id in set(job.case_ids) - wanted]
     if others:

@@ -17,7 +17,6 @@ from analysis.buckets import Bucket
 from analysis.load import load
 from analysis.recovery import Lost, Recovery, Stamp, wilson
 
-
 NO_START = "until attempt 1 began: nobody wrote when its job did"
 
 
@@ -171,7 +170,7 @@ def test_the_queue_ends_when_the_job_of_the_next_attempt_begins(tmp_path: Path) 
 def test_the_queue_of_a_local_job_is_found_by_its_key_and_is_not_slurms(tmp_path: Path) -> None:
     campaign = one_fault()
     campaign.attributes["launcher"] = "local"
-    first, again = hit_and_next(campaign)
+    again = hit_and_next(campaign)[1]
     again.update(job_key="0001", slurm_job_id="", restart=1)
     campaign.event(
         None, -1, -1, "job.started", factory.START_NS + 2 * S, "n1", job_id="local-0001", restart=1

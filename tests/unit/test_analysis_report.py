@@ -120,11 +120,11 @@ def test_the_page_tells_what_a_reader_looks_for(quickstart: Paths) -> None:
         "All 33 cases pass",
         "Emulated cluster.",
         "train-fault/n2/r0 recovered from 1 fault in 9.00 s (5.83 s of it in the queue), 1 restart",
-        "5.83 s of it waiting for Slurm, median of 3 3.17 s restart work, the rest, median of 3",
+        "5.83 sof it waiting for Slurm, median of 3 3.17 srestart work, the rest, median of 3",
         "Where the time to recover went: restart work 3.17 s, the queue 5.83 s",
         "768 ms detect: until the broken attempt had ended 5.83 s queue: waiting for Slurm to run the job again "
         "2.04 s start: start and load, to the first new step 360 ms recompute: until past the highest step before",
-        "n1, n2, n4, n3 4 nodes, as they said while the campaign ran kernel 6.1.0 cpus 2 memory 8 GiB torch 2.4.1+cpu",
+        "n1, n2, n3, n4 4 nodes, as they said while the campaign ran kernel 6.1.0 cpus 2 memory 8 GiB torch 2.4.1+cpu",
         "one rank: nothing is sent;",
         "4 answers equal to those of its twin train/n2/r0, bit for bit",
         "Amdahl has the lowest AICc",

@@ -42,7 +42,8 @@ def test_a_campaign_that_is_right_passes_with_all_its_evidence(tmp_path: Path) -
             ),
         ),
         FAULTY: CaseVerdict(
-            FAULTY, "train-fault/n2/r0", Verdict.PASS, "recovered from 1 fault in 9.00 s (5.83 s of it in the queue), 1 restart",
+            FAULTY, "train-fault/n2/r0", Verdict.PASS,
+            "recovered from 1 fault in 9.00 s (5.83 s of it in the queue), 1 restart",
             "fault f0 (node.power_off on n2) requested, observed, healed; recovered in 9.00 s; "
             "4 answers equal to those of its twin train/n2/r0, bit for bit; "
             "state of step 20 restored on 2 ranks with the digest that was committed",

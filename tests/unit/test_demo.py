@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -54,6 +55,22 @@ def test_what_runs_is_interrupted_once_and_its_exit_code_is_kept(
         threading.Thread(target=_signal_when, args=(started, number, 3)).start()
         code = stop.run([sys.executable, "-c", POLITE, str(started)], deadline_s=30)
     assert (code, stop.number) == (7, number)
+
+
+def test_the_clean_up_can_still_talk_when_the_terminal_has_gone() -> None:
+    """It would otherwise end at its first word."""
+    master, terminal = os.openpty()
+    kept = os.dup(1)
+    os.dup2(terminal, 1)
+    os.close(terminal)
+    try:
+        with demo._Stop() as stop:
+            os.close(master)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.run_whatever_happens([sys.executable, "-c", "print('word')"], deadline_s=30) == 0
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def test_nothing_new_is_run_once_it_is_to_stop_except_the_clean_up() -> None:
@@ -111,6 +128,22 @@ def test_a_local_run_that_is_stopped_is_cancelled_and_that_is_said(
     said = capsys.readouterr()
     assert ("nothing goes on" in said.out) == (cancelled == 0)
     assert (f"harness cancel {run}" in said.err) == (cancelled == 1)
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_nothing_is_called_ended_before_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], lasts: bool
+) -> None:
+    (tmp_path / "run.json").touch()
+    monkeypatch.setattr(demo, "STOP_GRACE_S", 0.5 if lasts else 30)
+    seconds = "60" if lasts else "1"
+    command = [sys.executable, "-c", f"import time; time.sleep({seconds})", "harness.local", str(tmp_path)]
+    with subprocess.Popen(command) as supervisor:
+        threading.Thread(target=supervisor.wait).start()
+        assert demo._end_processes(tmp_path, Recorded()) == (not lasts)
+        assert (supervisor.poll() is None) == lasts
+        assert (f"processes {supervisor.pid} run on" in capsys.readouterr().err) == lasts
+        supervisor.kill()
 
 
 @pytest.mark.parametrize("files", [[], ["run.json", "results.h5"]])

@@ -1,0 +1,62 @@
+"""What the driver needs of whatever runs jobs: Slurm, this machine, or, in tests, a model of Slurm."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from harness.model.case import Submission
+from harness.rundir import RunDir
+from harness.slurm.query import JobRow
+
+
+class Scheduler(Protocol):
+    """Runs submissions. Every method is bounded in time and raises CommandError when there is no answer."""
+
+    one_at_a_time: bool
+    """Whether a submission is started only when the one before has ended."""
+    free: bool
+    """Whether asking costs nothing, so that it can be done at every look."""
+
+    def submit(self, submission: Submission) -> str:
+        """Queue one submission; returns its job id.
+
+        Raises:
+            CommandError: it failed. Only where ``harness.slurm.commands.is_refusal`` says so is nothing queued.
+        """
+
+    def rows(self, submitted: Mapping[str, str], finished: Collection[str]) -> dict[str, JobRow]:
+        """How the jobs of these submissions are, in one question: job key -> row; unknown ones are left out.
+
+        Args:
+            submitted: submission -> job id.
+            finished: keys of jobs whose supervisor has said its last word.
+
+        Raises:
+            CommandError: nothing is known.
+        """
+
+    def find(self, submissions: Sequence[Submission]) -> dict[str, str]:
+        """Submission -> job id, of those that were queued.
+
+        Raises:
+            CommandError: no answer, so that a missing one means nothing.
+        """
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """End these jobs.
+
+        Raises:
+            CommandError: it is not known whether they were ended.
+        """
+
+
+def create(run: RunDir, site: Mapping[str, Any], submissions: Sequence[Submission], run_id: str) -> Scheduler:
+    """The scheduler of a site."""
+    if site["launcher"] == "local":
+        from harness.local import LocalScheduler
+
+        return LocalScheduler(run, submissions)
+    from harness.slurm.scheduler import SlurmScheduler
+
+    return SlurmScheduler(run, site, submissions, run_id)
