@@ -170,7 +170,7 @@ class Driver:
         self.plan = run.read_plan()
         self.site = run.read_site()
         self.identity = run.read_identity()
-        self.scheduler = scheduler or create(run, self.site, self.plan.submissions, self.identity["run_id"])
+        self.scheduler = scheduler or create(run, self.site, self.identity["run_id"])
         self._counted: Counter[str] = Counter(CALLS)  # of this process, before this run
         self._rows: dict[str, JobRow] = {}  # Slurm's last word, kept between two questions
         self.trouble = ""  # what the scheduler last answered instead of an answer
@@ -200,8 +200,8 @@ class Driver:
             self._look_up(unclear)
             if self.trouble:
                 raise CommandError(
-                    f"of unknown outcome: {', '.join(s.job_name(run_id) for s in unclear)}; the controller was asked, and: "
-                    f"{self.trouble}; try again when it answers"
+                    f"of unknown outcome: {', '.join(s.job_name(run_id) for s in unclear)}; "
+                    f"the controller was asked, and: {self.trouble}; try again when it answers"
                 )
         return [s.job_name(run_id) for s in unclear_submissions(self.plan, ledger.read(self.run))]
 
@@ -242,25 +242,43 @@ class Driver:
         """
         rows = {key: row for key, row in self._rows.items() if key not in known.ended}
         ends: dict[str, Mapping[str, Any]] = {}
-        submitted: dict[str, str] = {}
+        jobs: dict[str, str] = {}
         for submission in self.plan.submissions:
-            unended = [j for j in submission.jobs if j.key not in known.ended]
-            if submission.name not in known.submitted or not unended:
+            if submission.name not in known.submitted:
                 continue
-            submitted[submission.name] = known.submitted[submission.name]
-            for job in unended:
-                if self.run.end(job.key).exists():
-                    with contextlib.suppress(RunFolderError):
-                        ends[job.key] = self.run.read_json(self.run.end(job.key), "wall_ns", "job_id")
-        if submitted and (ask or self.scheduler.free):
+            for index, job in enumerate(submission.jobs):
+                if job.key in known.ended:
+                    continue
+                jobs[job.key] = self._job_id(submission, index, known.submitted[submission.name])
+                self._read_end(job.key, ends)
+        if jobs and (ask or self.scheduler.free):
             try:
-                answer = self.scheduler.rows(submitted, ends)
+                answer = self.scheduler.rows(jobs, ends)
                 new = {key: row for key, row in answer.items() if key not in known.ended}
                 rows.update(new)
                 self._rows.update(new)
+                for key in new:  # a last word may have come while the question was asked
+                    self._read_end(key, ends)
             except CommandError as error:
                 self.trouble = str(error)
         return Seen(rows, ends, time.time_ns())
+
+    def _read_end(self, key: str, ends: dict[str, Mapping[str, Any]]) -> None:
+        if key not in ends and self.run.end(key).exists():
+            with contextlib.suppress(RunFolderError):
+                ends[key] = self.run.read_json(self.run.end(key), "wall_ns", "job_id")
+
+    def _job_id(self, submission: Submission, index: int, submitted: str) -> str:
+        """The job to follow: the one that holds the claim, which need not be the one that was submitted last.
+
+        A submission of unknown outcome may have been sent twice; whichever job starts first executes it.
+        """
+        if self.scheduler.one_at_a_time:
+            return submitted
+        with contextlib.suppress(RunFolderError):
+            claim = self.run.read_json(self.run.claim(submission.jobs[index].key), "job_id")
+            return str(claim["job_id"])
+        return task_id(submission, index, submitted)
 
     # --- acting ---------------------------------------------------------------------------------------
 
@@ -380,7 +398,7 @@ class Driver:
         """Jobs that may still be in the queue or running, each with its id (on one machine, its runner's)."""
         known = ledger.read(self.run)
         return [
-            (job_id if self.scheduler.one_at_a_time else task_id(submission, index, job_id), job)
+            (self._job_id(submission, index, job_id), job)
             for submission in self.plan.submissions
             if (job_id := known.submitted.get(submission.name)) is not None
             for index, job in enumerate(submission.jobs)

@@ -6,6 +6,7 @@ submission's jobs in turn and starts a job again when its supervisor asks for it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -83,11 +84,15 @@ def is_alive(job_id: str) -> bool:
 def cancel(job_id: str, deadline_s: float = 20.0) -> None:
     """End a runner and its supervisor: first asked, so that they write down how it ended, then made to."""
     _, pid, _ = job_id.split(".")
+    if not is_alive(job_id):
+        return
     for number in (signal.SIGTERM, signal.SIGKILL):
         end = time.monotonic() + deadline_s
-        while is_alive(job_id) and time.monotonic() < end:
+        with contextlib.suppress(ProcessLookupError):  # the group is empty: the supervisor, too, has ended
             os.killpg(int(pid), number)
-            time.sleep(0.5)
+            while time.monotonic() < end:
+                time.sleep(0.1)
+                os.killpg(int(pid), 0)
 
 
 class LocalScheduler:
@@ -96,25 +101,20 @@ class LocalScheduler:
     one_at_a_time = True  # they share the machine
     free = True
 
-    def __init__(self, run: RunDir, submissions: Sequence[Submission]) -> None:
-        self._run, self._submissions = run, submissions
+    def __init__(self, run: RunDir) -> None:
+        self._run = run
 
     def submit(self, submission: Submission) -> str:
         """Start the runner."""
         return submit(self._run, submission)
 
-    def rows(self, submitted: Mapping[str, str], finished: Collection[str]) -> dict[str, JobRow]:
+    def rows(self, jobs: Mapping[str, str], finished: Collection[str]) -> dict[str, JobRow]:
         """From the process table: a job whose runner is gone without its last word has failed."""
         found = {}
-        for submission in self._submissions:
-            job_id = submitted.get(submission.name)
-            if job_id is None:
-                continue
-            alive = is_alive(job_id)
-            for job in submission.jobs:
-                if job.key in finished or not alive:
-                    state = "COMPLETED" if job.key in finished else "FAILED"
-                    found[job.key] = JobRow(job_id, "", state, "", "this machine")
+        for key, job_id in jobs.items():
+            if key in finished or not is_alive(job_id):
+                state = "COMPLETED" if key in finished else "FAILED"
+                found[key] = JobRow(job_id, "", state, "", "this machine")
         return found
 
     def find(self, submissions: Sequence[Submission]) -> dict[str, str]:

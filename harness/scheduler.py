@@ -25,11 +25,11 @@ class Scheduler(Protocol):
             CommandError: it failed. Only where ``harness.slurm.commands.is_refusal`` says so is nothing queued.
         """
 
-    def rows(self, submitted: Mapping[str, str], finished: Collection[str]) -> dict[str, JobRow]:
-        """How the jobs of these submissions are, in one question: job key -> row; unknown ones are left out.
+    def rows(self, jobs: Mapping[str, str], finished: Collection[str]) -> dict[str, JobRow]:
+        """How these jobs are, in one question: job key -> row; unknown ones are left out.
 
         Args:
-            submitted: submission -> job id.
+            jobs: job key -> job id.
             finished: keys of jobs whose supervisor has said its last word.
 
         Raises:
@@ -51,12 +51,12 @@ class Scheduler(Protocol):
         """
 
 
-def create(run: RunDir, site: Mapping[str, Any], submissions: Sequence[Submission], run_id: str) -> Scheduler:
+def create(run: RunDir, site: Mapping[str, Any], run_id: str) -> Scheduler:
     """The scheduler of a site."""
     if site["launcher"] == "local":
         from harness.local import LocalScheduler
 
-        return LocalScheduler(run, submissions)
+        return LocalScheduler(run)
     from harness.slurm.scheduler import SlurmScheduler
 
-    return SlurmScheduler(run, site, submissions, run_id)
+    return SlurmScheduler(run, site, run_id)

@@ -11,7 +11,6 @@ from harness.slurm import query
 from harness.slurm.commands import run_command
 from harness.slurm.query import JobRow
 from harness.slurm.states import is_over
-from harness.views import task_id
 
 
 class SlurmScheduler:
@@ -20,10 +19,8 @@ class SlurmScheduler:
     one_at_a_time = False
     free = False
 
-    def __init__(
-        self, run: RunDir, site: Mapping[str, Any], submissions: Sequence[Submission], run_id: str
-    ) -> None:
-        self._run, self._submissions, self._run_id = run, submissions, run_id
+    def __init__(self, run: RunDir, site: Mapping[str, Any], run_id: str) -> None:
+        self._run, self._run_id = run, run_id
         self._accounting: bool = site["accounting"]
         self._timeout_s: float = site["scheduler"]["call_timeout_s"]
 
@@ -34,21 +31,15 @@ class SlurmScheduler:
         executor = TemplateExecutor(self._run.path, self._timeout_s)
         return executor.send(submission, self._run.script(submission.name), submission.job_name(self._run_id))
 
-    def rows(self, submitted: Mapping[str, str], finished: Collection[str]) -> dict[str, JobRow]:
+    def rows(self, jobs: Mapping[str, str], finished: Collection[str]) -> dict[str, JobRow]:
         """One ``sacct``; and one ``squeue`` where the accounts may speak of an earlier start.
 
         A job that Slurm starts again has an ended record (NODE_FAIL, PREEMPTED, ...) and, until it runs, no
         other: only the controller knows that it is pending.
         """
-        keys = {
-            task_id(s, index, submitted[s.name]): job.key
-            for s in self._submissions
-            if s.name in submitted
-            for index, job in enumerate(s.jobs)
-        }
-        answer = query.ask(
-            list(dict.fromkeys(submitted.values())), accounting=self._accounting, timeout_s=self._timeout_s
-        )
+        keys = {job_id: key for key, job_id in jobs.items()}
+        arrays = list(dict.fromkeys(job_id.split("_")[0] for job_id in keys))  # an array is asked for as one
+        answer = query.ask(arrays, accounting=self._accounting, timeout_s=self._timeout_s)
         found = {keys[row.job_id]: row for row in answer if row.job_id in keys}
         doubtful = [row.job_id for key, row in found.items() if is_over(row.state) and key not in finished]
         if doubtful and self._accounting:

@@ -47,15 +47,30 @@ def test_what_clients_add_to_a_state_does_not_change_it(printed: str, kind: Kind
     assert kind_of(printed) is kind
 
 
-@pytest.mark.parametrize("state", ["IDLE", "ALLOCATED", "MIXED", "IDLE+PLANNED", "MIXED+PLANNED", "IDLE+COMPLETING"])
+@pytest.mark.parametrize(
+    "state", ["IDLE", "ALLOCATED", "MIXED", "IDLE+PLANNED", "MIXED+PLANNED", "IDLE+COMPLETING"]
+)
 def test_a_node_that_slurm_gives_to_jobs_is_usable(state: str) -> None:
     assert node_is_usable(state)
 
 
 @pytest.mark.parametrize(
     "state",
-    ["DOWN", "DOWN*", "IDLE*", "IDLE+DRAIN", "ALLOCATED+DRAIN", "IDLE+NOT_RESPONDING", "IDLE+POWERED_DOWN", "IDLE~",
-     "UNKNOWN", "FUTURE", "IDLE+MAINTENANCE", "IDLE+SOMETHING_NEW", ""],
+    [
+        "DOWN",
+        "DOWN*",
+        "IDLE*",
+        "IDLE+DRAIN",
+        "ALLOCATED+DRAIN",
+        "IDLE+NOT_RESPONDING",
+        "IDLE+POWERED_DOWN",
+        "IDLE~",
+        "UNKNOWN",
+        "FUTURE",
+        "IDLE+MAINTENANCE",
+        "IDLE+SOMETHING_NEW",
+        "",
+    ],
 )
 def test_a_node_that_does_not_answer_or_is_taken_out_is_not_usable(state: str) -> None:
     assert not node_is_usable(state)

@@ -1,0 +1,269 @@
+"""The driver against a model of Slurm that is slow, forgetful and torn, killed at random moments.
+
+Seeded: a failure names its seed, and the same seed gives the same schedule. The model loses answers
+(before and after the effect), lets accounting lag behind, requeues, forgets ended jobs, and starts jobs
+in any order; the driver is killed before or after any write and any call. What must hold at the end:
+every job was executed by exactly one Slurm job, none is lost, and the driver knows how each ended.
+"""
+
+import json
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import driver as driver_module
+from harness import ledger
+from harness.driver import Driver
+from harness.model.case import Case, Job, Plan, Submission
+from harness.rundir import RunDir, write_json
+from harness.slurm import query
+from harness.slurm.commands import CommandError, CommandTimeout
+from harness.slurm.query import JobRow
+from harness.slurm.scheduler import SlurmScheduler
+
+SCHEDULES = int(os.environ.get("HARNESS_SCHEDULES", "10000"))  # `make check` asks for fewer
+CHUNKS = 20  # tests that share them
+MAX_STEPS = 400  # of one schedule: more means that the driver does not come to an end
+
+SITE = {
+    "name": "model", "kind": "production", "launcher": "slurm", "node": {}, "mpi": {}, "network": {}, "paths": {},
+    "accounting": True, "scheduler": {"poll_s": 0, "call_timeout_s": 1}, "power": None,
+}  # fmt: skip
+IDENTITY = dict.fromkeys(
+    ("campaign", "description", "campaign_id", "created_wall_ns", "harness_version", "git_commit", "code_sha256",
+     "scripts", "command", "environment", "slurm_version"), "") | {"run_id": "feed"}  # fmt: skip
+
+
+class Killed(BaseException):
+    """kill -9 of the driver."""
+
+
+@dataclass
+class SimJob:
+    """One job, or one task of an array, in the model."""
+
+    job_id: str
+    name: str
+    key: str
+    state: str = "PENDING"
+    accounted: str = ""  # what the accounts say of it; "" for nothing yet
+    restart: int = 0
+
+
+class Model:
+    """A model of Slurm, patched in place of its clients."""
+
+    def __init__(self, run: RunDir, plan: Plan, rng: random.Random) -> None:
+        self.run, self.plan, self.rng = run, plan, rng
+        self.jobs: list[SimJob] = []
+        self.executed: dict[str, list[str]] = {}  # key -> job ids whose supervisor worked on it
+        self.next_id = 100
+        self.calls = 0
+
+    # What the driver asks.
+
+    def call(self) -> None:
+        self.calls += 1
+        self.live()
+        if self.rng.random() < 0.12:
+            raise CommandError("sacct: exit code 1, said: Connection refused", 1)
+
+    def submit(self, submission: Submission) -> str:
+        self.live()
+        fate = self.rng.random()
+        if fate < 0.10:
+            raise CommandError(
+                "sbatch: exit code 1, said: sbatch: error: Unable to contact slurm controller", 1
+            )
+        job_id = str(self.next_id)
+        self.next_id += 1
+        for index, job in enumerate(submission.jobs):
+            name = submission.job_name("feed")
+            self.jobs.append(SimJob(f"{job_id}_{index}" if submission.is_array else job_id, name, job.key))
+        if fate < 0.25:
+            raise CommandTimeout("sbatch: no answer within 1 s")
+        return job_id
+
+    def ask(self, ids: Any, **_: Any) -> list[JobRow]:
+        self.call()
+        return [
+            JobRow(j.job_id, j.name, j.accounted)
+            for j in self.jobs
+            if j.accounted and j.job_id.split("_")[0] in ids
+        ]
+
+    def in_queue(self, ids: Any, **_: Any) -> list[JobRow]:
+        self.call()
+        known = ("PENDING", "RUNNING", "COMPLETING")
+        return [JobRow(j.job_id, j.name, j.state) for j in self.jobs if j.state in known and j.job_id in ids]
+
+    def find(self, names: Any, **_: Any) -> dict[str, str]:
+        self.call()
+        # A job that was queued a moment ago may not be listed yet: nothing obliges a busy controller.
+        listed = [j for j in self.jobs if j.name in names and (j.accounted or self.rng.random() < 0.5)]
+        return {j.name: j.job_id.split("_")[0] for j in listed}
+
+    # What happens meanwhile.
+
+    def live(self) -> None:
+        for job in self.jobs:
+            if self.rng.random() < 0.5:
+                self.advance(job)
+            if self.rng.random() < 0.4 and job.state != "COMPLETING":
+                job.accounted = job.state
+
+    def advance(self, job: SimJob) -> None:
+        if job.state == "PENDING":
+            job.state = "RUNNING"
+            self.start(job)
+        elif job.state == "RUNNING":
+            if self.claims(job) and job.restart < 2 and self.rng.random() < 0.2:
+                job.state, job.restart = "COMPLETING", job.restart + 1  # a node was lost: it will be requeued
+                job.accounted = "NODE_FAIL"
+                return
+            if self.claims(job):
+                write_json(self.run.end(job.key), {"wall_ns": time.time_ns(), "job_id": job.job_id})
+            job.state = "COMPLETED"
+        elif job.state == "COMPLETING":
+            job.state = "PENDING"
+
+    def claims(self, job: SimJob) -> bool:
+        return bool(self.run.read_json(self.run.claim(job.key))["job_id"] == job.job_id)
+
+    def start(self, job: SimJob) -> None:
+        self.run.job(job.key).mkdir(parents=True, exist_ok=True)
+        if not self.run.claim(job.key).exists():
+            write_json(self.run.claim(job.key), {"job_id": job.job_id})
+        if self.claims(job):
+            self.executed.setdefault(job.key, []).append(job.job_id)
+
+
+def _plan(rng: random.Random) -> Plan:
+    cases, submissions = [], []
+    for number in range(rng.randint(1, 3)):
+        keys = (
+            [f"{number:04}"] if rng.random() < 0.6 else [f"{number:04}_{i}" for i in range(rng.randint(2, 3))]
+        )
+        jobs = tuple(Job(key, 1, 1, 5, (f"case{key}",), True) for key in keys)
+        cases += [Case(f"case{key}", "g", "mpi.halo", 1, 1, 0, 1, 10, 1, {}) for key in keys]
+        submissions.append(Submission(f"{number:04}", jobs, "mpi.sh.j2"))
+    return Plan(tuple(cases), tuple(submissions))
+
+
+def _one(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Model, int]:
+    """Run one schedule to its end; returns the model and how often the driver was killed."""
+    rng = random.Random(seed)
+    run, plan = RunDir(folder), _plan(rng)
+    folder.mkdir()
+    write_json(run.plan, plan.to_json())
+    write_json(run.site, SITE)
+    write_json(run.identity, IDENTITY)
+    model = Model(run, plan, rng)
+    monkeypatch.setattr(query, "ask", model.ask)
+    monkeypatch.setattr(query, "in_queue", model.in_queue)
+    monkeypatch.setattr(query, "find_by_name", model.find)
+    mortal = rng.random() < 0.7
+    kills = 0
+
+    def perhaps_die() -> None:
+        if mortal and rng.random() < 0.06:
+            raise Killed
+
+    write = ledger.write
+
+    def dying_write(*arguments: Any, **facts: Any) -> None:
+        perhaps_die()
+        write(*arguments, **facts)
+        perhaps_die()
+
+    def dying_submit(self: SlurmScheduler, submission: Submission) -> str:
+        perhaps_die()
+        job_id = model.submit(submission)
+        perhaps_die()
+        return job_id
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger, "write", dying_write)
+        patched.setattr(SlurmScheduler, "submit", dying_submit)
+        driver = Driver(run)
+        for _ in range(MAX_STEPS):
+            try:
+                driver.step(ask=True)
+            except Killed:
+                kills += 1
+                driver = Driver(run)
+            if driver.complete(ledger.read(run)):
+                return model, kills
+    raise AssertionError(f"seed {seed}: not complete after {MAX_STEPS} steps")
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in memory: ten thousand schedules write a few hundred thousand synced lines."""
+    monkeypatch.setattr(driver_module, "LOOKUP_WAIT_S", 0.0)
+    monkeypatch.setattr(driver_module, "MAX_TRIES", 1000)
+    monkeypatch.setattr(driver_module, "SETTLE_S", 0.05)
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_every_job_is_executed_by_exactly_one_slurm_job_and_none_is_lost(
+    chunk: int, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = resubmitted = requeued = 0
+    for seed in range(chunk, SCHEDULES, CHUNKS):
+        model, killed = _one(seed, memory / str(seed), monkeypatch)
+        known = ledger.read(model.run)
+        keys = [job.key for s in model.plan.submissions for job in s.jobs]
+        assert sorted(known.ended) == keys, f"seed {seed}"
+        for key in keys:
+            assert len(set(model.executed[key])) == 1, (
+                f"seed {seed}: {key} was executed by {model.executed[key]}"
+            )
+            assert model.run.end(key).exists(), (
+                f"seed {seed}: {key} was given up before its end: {known.ended[key]}"
+            )
+            assert known.ended[key]["reason"] == "", f"seed {seed}: {key}: {known.ended[key]}"
+        kills += killed
+        resubmitted += len(model.jobs) > len(keys)
+        requeued += any(job.restart for job in model.jobs)
+        shutil.rmtree(model.run.path)
+    # The schedules are worth something: all of these things did happen.
+    assert min(kills, resubmitted, requeued) > SCHEDULES / CHUNKS / 50
+
+
+def test_the_model_can_tell_a_driver_that_gives_up_too_early(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control: without the look into the queue, requeued jobs are taken for ended, and this is noticed."""
+    monkeypatch.setattr(
+        SlurmScheduler,
+        "rows",
+        lambda self, jobs, finished: {
+            key: row
+            for key, job_id in jobs.items()
+            for row in query.ask([job_id.split("_")[0]])
+            if row.job_id == job_id
+        },
+    )
+    wrong = 0
+    for seed in range(200):
+        model, _ = _one(seed, memory / str(seed), monkeypatch)
+        known = ledger.read(model.run)
+        wrong += any(facts["reason"] for facts in known.ended.values())
+    assert wrong > 10
+
+
+def test_a_ledger_line_is_json(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = _one(3, memory / "3", monkeypatch)
+    assert all(json.loads(line)["what"] for line in model.run.ledger.read_text().splitlines())
