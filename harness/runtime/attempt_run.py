@@ -159,6 +159,16 @@ class AttemptRun:
             return at.INTERRUPTED, f"received {self.s.signal_name}"
         return at.NODE_LOST, problem
 
+    async def _why_ended(self) -> tuple[str, str]:
+        """The ranks have ended; but where they fell silent, they may have been ended with the job, as above."""
+        outcome, reason = self._ended()
+        if outcome == at.FAILED and not any(r.words for r in self.ranks):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.s.signal.wait(), SIGNAL_S)
+            if self.s.signal.is_set():
+                return at.INTERRUPTED, f"received {self.s.signal_name}"
+        return outcome, reason
+
     # --- the course of it -------------------------------------------------------------------------------
 
     async def _run(self) -> tuple[str, str]:
@@ -264,15 +274,15 @@ class AttemptRun:
             if problem := self._lost_node():
                 return await self._why_lost(problem)
             if all(r.ended for r in self.ranks):
-                return self._ended()
+                return await self._why_ended()
             if any(r.ended and r.state != page.DONE for r in self.ranks):
                 failed_at = failed_at or time.monotonic()
                 if time.monotonic() - failed_at > GRACE_S:
-                    return self._ended()
+                    return await self._why_ended()
             if self.step is not None and self.step.returncode is not None:
                 failed_at = failed_at or time.monotonic()
                 if time.monotonic() - failed_at > GRACE_S:
-                    return self._ended()
+                    return await self._why_ended()
             if time.monotonic() > deadline:
                 return at.FAILED, (
                     f"not finished within its {self.case.time_limit_min} minutes; slowest rank is at step "

@@ -146,7 +146,8 @@ def test_cancelled_jobs_end_as_unknown_and_say_so(cluster: Any) -> None:
     kinds = [e["kind"] for e in _rows(folder, "events")]
     assert ("job.signalled" in kinds, "job.requeue_asked" in kinds) == (True, False)
     assert {s["status"] for s in _rows(folder, "streams")} == {"complete"}
-    assert "was cancelled" in result.stdout
+    why = json.loads((folder / "summary.json").read_text())["cases"][0]["why"]
+    assert "its job was cancelled (Slurm says CANCELLED by" in why
 
 
 def test_worlds_of_one_fail_the_case_in_clear_words(cluster: Any) -> None:
