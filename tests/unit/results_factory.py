@@ -43,7 +43,7 @@ ATTRIBUTES: dict[str, Any] = {
 }
 FACTS = {"kernel": "6.1.0", "cpus": 2, "memory_bytes": 8 * 2**30, "versions": {"torch": "2.4.1+cpu"}}
 SCRIPT = "#!/bin/bash\n#SBATCH --nodes=2\n#SBATCH --job-name='hh.20251009.0001'\n" + (
-    "exec python -m harness.runtime.supervisor '/work/my runs' 0001\n"
+    "exec python -m harness.runtime.supervisor '/shared/my runs' 0001\n"
 )
 
 

@@ -134,7 +134,7 @@ def test_the_page_tells_what_a_reader_looks_for(quickstart: Paths) -> None:
         "0 node lost 129 129.0, 129.1 n1 (0), n2 (1) 0 to 22",
         "gpu absent on 4 nodes (n1, n2, n3, n4): NVML: Driver Not Loaded",
         "harness run configs/campaigns/quickstart.yaml --site emulated",
-        "exec python -m harness.runtime.supervisor '/work/my runs' 0001",
+        "exec python -m harness.runtime.supervisor '/shared/my runs' 0001",
         "git commit 3f9c1d2e4b5a69788796a5b4c3d2e1f001122334",
     ):
         assert expected in words, expected
