@@ -88,7 +88,7 @@ class Model:
         for index, job in enumerate(submission.jobs):
             name = submission.job_name("feed")
             self.jobs.append(SimJob(f"{job_id}_{index}" if submission.is_array else job_id, name, job.key))
-        if fate < 0.25:
+        if fate < 0.40:
             raise CommandTimeout("sbatch: no answer within 1 s")
         return job_id
 
@@ -108,7 +108,7 @@ class Model:
     def find(self, names: Any, **_: Any) -> dict[str, str]:
         self.call()
         # A job that was queued a moment ago may not be listed yet: nothing obliges a busy controller.
-        listed = [j for j in self.jobs if j.name in names and (j.accounted or self.rng.random() < 0.5)]
+        listed = [j for j in self.jobs if j.name in names and (j.accounted or self.rng.random() < 0.3)]
         return {j.name: j.job_id.split("_")[0] for j in listed}
 
     # What happens meanwhile.
@@ -239,7 +239,7 @@ def test_every_job_is_executed_by_exactly_one_slurm_job_and_none_is_lost(
         requeued += any(job.restart for job in model.jobs)
         shutil.rmtree(model.run.path)
     # The schedules are worth something: all of these things did happen.
-    assert min(kills, resubmitted, requeued) > SCHEDULES / CHUNKS / 50
+    assert min(kills, resubmitted, requeued) >= max(1, SCHEDULES // CHUNKS // 50)
 
 
 def test_the_model_can_tell_a_driver_that_gives_up_too_early(

@@ -14,7 +14,7 @@ import pytest
 from harness import driver as driver_module
 from harness import ledger
 from harness.driver import Driver, SchedulerAway
-from harness.rundir import RunDir
+from harness.rundir import RunDir, write_json
 
 CAMPAIGN = "schema: 1\nname: tiny\nseed: 1\ngroups: [{name: g, workload: mpi.halo, nodes: 1, steps: 8}]\n"
 SITE = """\
@@ -121,7 +121,10 @@ def _planned(place: Path) -> RunDir:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    return RunDir(place / "run")
+    run = RunDir(place / "run")
+    site = run.read_site()
+    write_json(run.site, {**site, "scheduler": {**site["scheduler"], "poll_s": 0.05}})
+    return run
 
 
 def test_an_sbatch_that_timed_out_but_queued_the_job_is_found_by_name_and_not_sent_again(
