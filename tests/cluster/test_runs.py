@@ -107,10 +107,8 @@ def test_a_killed_driver_goes_on_and_nothing_runs_twice(cluster: Any) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.startswith(f"going on with {folder}")
     assert [(a["index"], a["outcome"]) for a in _rows(folder, "attempts")] == [(0, "completed")]
-    names = cluster.run_as_user(["sacct", "-n", "-P", "-X", "--format=JobName"]).stdout.split()
-    run_id = json.loads((folder / "run.json").read_text())["run_id"]
-    # Submitted at least once (a driver killed inside sbatch cannot know), executed once.
-    assert names.count(f"hh.{run_id}.0000") >= 1
+    # It may have been submitted twice (a driver killed inside sbatch cannot know), and was executed once. The
+    # accounts are not asked: they know a job some seconds late.
     logs = [path.read_text() for path in (folder / "logs").glob("0000-*.out")]
     assert sum("claimed by another job" not in log for log in logs) == 1
 
