@@ -23,7 +23,6 @@ class Ledger:
 
     submitting: Mapping[str, int] = field(default_factory=dict)  # submission -> wall ns of the last try
     submitted: Mapping[str, str] = field(default_factory=dict)  # submission -> job id
-    submitted_wall_ns: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)  # submission -> what sbatch said, for good
     ended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # job key -> state and what is known
     tries: Mapping[str, int] = field(default_factory=dict)  # submission -> times that sbatch was called
@@ -34,7 +33,6 @@ def read(run: RunDir) -> Ledger:
     """Read a run's ledger; a missing one is empty."""
     submitting: dict[str, int] = {}
     submitted: dict[str, str] = {}
-    when: dict[str, int] = {}
     refused: dict[str, str] = {}
     ended: dict[str, Mapping[str, Any]] = {}
     tries: Counter[str] = Counter()
@@ -46,14 +44,13 @@ def read(run: RunDir) -> Ledger:
             tries[name] += 1
         elif what == SUBMITTED:
             submitted[name] = line["job_id"]
-            when[name] = line["wall_ns"]
         elif what == REFUSED:
             refused[name] = line["why"]
         elif what == ENDED:
             ended[name] = line["facts"]
         elif what == CANCELLED:
             cancelled.add(name)
-    return Ledger(submitting, submitted, when, refused, ended, tries, frozenset(cancelled))
+    return Ledger(submitting, submitted, refused, ended, tries, frozenset(cancelled))
 
 
 def write(run: RunDir, what: str, name: str, **facts: Any) -> None:

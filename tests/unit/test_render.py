@@ -464,7 +464,7 @@ def test_sbatch_itself_reads_what_was_written(value: str, tmp_path: Path) -> Non
         assert os.environ.get("REQUIRE_CLUSTER", "0") in ("", "0"), (
             "REQUIRE_CLUSTER is set, but sbatch is missing"
         )
-        pytest.skip("needs sbatch")
+        pytest.skip("needs sbatch (slurm-client); `make test` as root installs it, and CI has it")
     conf = tmp_path / "slurm.conf"
     conf.write_text(
         "ClusterName=none\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=1\nMessageTimeout=1\n"

@@ -20,7 +20,7 @@ from harness.workloads import mpi_halo
 MPIEXEC = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
 needs_mpi = [
     pytest.mark.mpi,
-    pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec beside python or in PATH"),
+    pytest.mark.skipif(MPIEXEC is None, reason="needs mpiexec (the extra `mpi`); `make setup` installs it"),
 ]
 ROWS, COLUMNS, STEPS, SAVED = 37, 53, 8, 5
 PLAN = Plan("mpi.halo", {"rows": ROWS, "columns": COLUMNS}, STEPS, 1)
