@@ -35,6 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder to show inside at its own path, readable by the ordinary user (may be repeated)",
     )  # fmt: skip
     up.add_argument(
+        "--no-accounting",
+        action="store_true",
+        help="neither MariaDB nor slurmdbd: `sacct` fails, as on some sites",
+    )
+    up.add_argument(
+        "--conf", action="append", default=[], metavar="KEY=VALUE",
+        help="a line of slurm.conf, in place of ours with that key or added, such as MaxArraySize=101"
+        " or 'PartitionName=low Nodes=ALL PriorityTier=1' (may be repeated)",
+    )  # fmt: skip
+    up.add_argument(
         "--reuse", action="store_true", help="be content with the same cluster if it is up already"
     )
 
@@ -95,7 +105,16 @@ def _run(args: argparse.Namespace) -> int:
             signal.signal(number, signal.default_int_handler)  # as Ctrl-C: leave nothing behind
         if not 1 <= args.cpus <= 1024:
             raise ClusterError(f"--cpus {args.cpus}: 1 to 1024 are possible", exit_status=2)
-        up(folder, Wanted(args.nodes, args.cpus, args.gres, tuple(args.share), args.reuse), _say)
+        wanted = Wanted(
+            nodes=args.nodes,
+            cpus=args.cpus,
+            gres=args.gres,
+            shares=tuple(args.share),
+            reuse=args.reuse,
+            accounting=not args.no_accounting,
+            settings=tuple(args.conf),
+        )
+        up(folder, wanted, _say)
     elif verb == "down":
         from harness.devcluster.teardown import down
 

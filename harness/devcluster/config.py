@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from harness.devcluster import settings
 from harness.devcluster.errors import ClusterError
 from harness.devcluster.state import Cluster, Host, User
 
@@ -34,9 +35,6 @@ def slurm_conf(cluster: Cluster) -> str:
     paths = cluster.paths
     nodes = cluster.nodes
     grouped = f"p[1-{len(nodes)}]"
-    prefix, first = nodes[0].address.rsplit(".", 1)
-    addresses = f"{prefix}.[{first}-{int(first) + len(nodes) - 1}]"
-    gres = f" Gres={cluster.gres}" if cluster.gres else ""
     lines = [
         f"ClusterName={CLUSTER_NAME}",
         f"SlurmctldHost={cluster.head.name}({cluster.head.address})",
@@ -70,6 +68,8 @@ def slurm_conf(cluster: Cluster) -> str:
         "MaxJobCount=20000",
         "JobRequeue=1",
         "MpiDefault=none",
+        # For `harness schedule --how scrontab`; by default it is off.
+        "ScronParameters=enable",
         # Nodes claim more CPUs than the machine has; without this they are drained for it.
         "SlurmdParameters=config_overrides",
         "SwitchType=switch/none",
@@ -83,20 +83,45 @@ def slurm_conf(cluster: Cluster) -> str:
         "SelectTypeParameters=CR_CPU_Memory",
         # A job that does not ask for memory gets its CPUs' share, so that two fit on a node.
         f"DefMemPerCPU={max(1, cluster.memory_mb // cluster.cpus)}",
+        *_accounting(cluster),
+        "PrivateData=none",
+        *_gres_types(cluster.gres),
+        *_nodes(cluster, grouped),
+        f"PartitionName={PARTITION} Nodes={grouped} Default=YES MaxTime=1-00:00:00 DefaultTime=01:00:00"
+        " OverSubscribe=NO State=UP",
+    ]
+    return "\n".join(settings.merge(lines, cluster.settings)) + "\n"
+
+
+def _accounting(cluster: Cluster) -> tuple[str, ...]:
+    if not cluster.accounting:
+        return ("AccountingStorageType=accounting_storage/none",)
+    return (
         "AccountingStorageType=accounting_storage/slurmdbd",
         f"AccountingStorageHost={cluster.head.address}",
         f"AccountingStoragePort={ACCOUNTING_PORT}",
         # Not a password: the munge socket that this connection uses. AuthInfo alone is not enough.
-        f"AccountingStoragePass={paths.munge_socket}",
+        f"AccountingStoragePass={cluster.paths.munge_socket}",
         "AccountingStoreFlags=job_comment",
-        "PrivateData=none",
-        *_gres_types(cluster.gres),
-        f"NodeName={grouped} NodeAddr={addresses} CPUs={cluster.cpus} RealMemory={cluster.memory_mb}"
-        f"{gres} State=UNKNOWN",
-        f"PartitionName={PARTITION} Nodes={grouped} Default=YES MaxTime=1-00:00:00 DefaultTime=01:00:00"
-        " OverSubscribe=NO State=UP",
-    ]
-    return "\n".join(lines) + "\n"
+    )
+
+
+def _nodes(cluster: Cluster, grouped: str) -> tuple[str, ...]:
+    """One line for all nodes; a line for each where --conf tells them apart."""
+    nodes = cluster.nodes
+    special = settings.node_options(cluster.settings)
+    if special:
+        return tuple(_node(cluster, node.name, node.address, special.get(node.name, {})) for node in nodes)
+    prefix, first = nodes[0].address.rsplit(".", 1)
+    return (_node(cluster, grouped, f"{prefix}.[{first}-{int(first) + len(nodes) - 1}]", {}),)
+
+
+def _node(cluster: Cluster, name: str, address: str, special: Mapping[str, str]) -> str:
+    options = {"CPUs": str(cluster.cpus), "RealMemory": str(cluster.memory_mb)}
+    if cluster.gres:
+        options["Gres"] = cluster.gres
+    words = [f"{key}={value}" for key, value in {**options, **special}.items()]
+    return " ".join([f"NodeName={name}", f"NodeAddr={address}", *words, "State=UNKNOWN"])
 
 
 def _tracking(cluster: Cluster) -> tuple[str, ...]:

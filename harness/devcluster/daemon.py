@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from harness.devcluster.state import Cluster, Host
 from harness.devcluster.waiting import wait_until
 
 _IDLE_S = 30.0
+_IDLE = re.compile(r"^NodeName=(\S+) .* State=IDLE ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -126,21 +128,22 @@ class Daemon:
 
         def lacking() -> list[str]:
             answer = subprocess.run(
-                ["sinfo", "--noheader", "--Node", "--states=idle", "--format=%N"],
+                # Not sinfo: a partition that was asked for may hide nodes, or leave some out.
+                ["scontrol", "--oneliner", "show", "node"],
                 capture_output=True,
                 text=True,
                 check=False,
                 timeout=30,
                 env=node.daemon_environment(self.cluster),
             )
-            return sorted(set(names) - set(answer.stdout.split()))
+            return sorted(set(names) - set(_IDLE.findall(answer.stdout)))
 
         try:
             wait_until(
                 lambda: not lacking(),
                 deadline_s=_IDLE_S + len(names) / 2,
                 every_s=0.05,
-                what="all nodes are idle in sinfo",
+                what="all nodes are idle",
             )
         except ClusterError as error:
             late = lacking() or names

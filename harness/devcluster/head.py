@@ -1,7 +1,8 @@
 """Process 1 of the head: munge, MariaDB, slurmdbd and slurmctld, in namespaces of their own.
 
 One SIGKILL for this process ends all four, and none of them can meet another on this machine: ports,
-sockets and process ids are private. The first two start together, since neither needs the other.
+sockets and process ids are private. The first two start together, since neither needs the other. A
+cluster without accounting has munge and slurmctld only.
 """
 
 from __future__ import annotations
@@ -60,11 +61,8 @@ class _Services:
     def start(self) -> None:
         address = IPv4Address(self.cluster.head.address)
         network.acknowledge_at_once(network.INTERFACE, address, self.cluster.prefix_length, own=True)
-        os.mkdir("/run/mysqld")
-        # In memory: it lives as long as the head, and the speed of a disk has no place in a test.
-        linux.mount(self.cluster.marker, str(self.paths.database), "tmpfs", linux.MS_NOSUID, "mode=0700")
         begin = time.monotonic()
-        bootstrap = self._bootstrap_database()
+        bootstrap = self._bootstrap_database() if self.cluster.accounting else None
         self._spawn(
             "munged",
             f"--key-file={self.paths.munge_key}",
@@ -77,6 +75,13 @@ class _Services:
             "--force",
         )
         self._phase("munge", begin, lambda: self.paths.munge_socket.exists())
+        if bootstrap is not None:
+            self._start_accounting(bootstrap, begin)
+        begin = time.monotonic()
+        self._spawn("slurmctld", "-D")
+        self._phase("slurmctld", begin, lambda: _listening(config.CONTROLLER_PORT))
+
+    def _start_accounting(self, bootstrap: subprocess.Popen[bytes], begin: float) -> None:
         self._finish_bootstrap(bootstrap)
         self._spawn(
             "mariadbd",
@@ -95,7 +100,6 @@ class _Services:
         begin = time.monotonic()
         self._spawn("slurmdbd", "-D")
         self._phase("slurmdbd", begin, lambda: _listening(config.ACCOUNTING_PORT))
-        begin = time.monotonic()
         user = self.cluster.user
         # Before the controller starts: it would otherwise hear of a user before his account.
         self._sacctmgr(
@@ -103,8 +107,6 @@ class _Services:
             f"add account {user.account} Description=emulated Organization=emulated",
             f"add user {user.name} Account={user.account} DefaultAccount={user.account}",
         )
-        self._spawn("slurmctld", "-D")
-        self._phase("slurmctld", begin, lambda: _listening(config.CONTROLLER_PORT))
 
     def _phase(self, name: str, begin: float, answers: Callable[[], bool]) -> None:
         def ready() -> bool:
@@ -125,6 +127,9 @@ class _Services:
 
     def _bootstrap_database(self) -> subprocess.Popen[bytes]:
         """Make the system tables as mariadb-install-db does, less its help texts: half the time."""
+        os.mkdir("/run/mysqld")
+        # In memory: it lives as long as the head, and the speed of a disk has no place in a test.
+        linux.mount(self.cluster.marker, str(self.paths.database), "tmpfs", linux.MS_NOSUID, "mode=0700")
         sql = "create database if not exists mysql;\nuse mysql;\nSET @auth_root_socket=NULL;\n"
         for name in ("mysql_system_tables.sql", "mysql_system_tables_data.sql"):
             sql += (_SQL_FOLDER / name).read_text()

@@ -36,6 +36,7 @@ CLUSTER_PACKAGES=(
 TEST_PACKAGES=(
     chromium             # opens the report
     libopenmpi3          # the MPI library that sites have, under Slurm's pmix
+    hpcc                 # the MPI program of configs/campaigns/command.yaml; 0.5 MB
 )
 
 # Units that these packages bring, and would start at the next boot.

@@ -64,6 +64,8 @@ class Cluster:
     shares: tuple[str, ...]
     since_wall_ns: int
     cgroup_why: str = ""  # why it is not "v1"
+    accounting: bool = True  # MariaDB and slurmdbd; without them `sacct` says that accounting is disabled
+    settings: tuple[str, ...] = ()  # lines of slurm.conf that were asked for with --conf
 
     @property
     def marker(self) -> str:
@@ -113,6 +115,7 @@ def read(folder: ClusterFolder) -> Cluster | None:
             user=User(**raw.pop("user")),
             cgroup_folders=tuple(raw.pop("cgroup_folders")),
             shares=tuple(raw.pop("shares")),
+            settings=tuple(raw.pop("settings", ())),
             **raw,
         )
     except (KeyError, TypeError) as error:

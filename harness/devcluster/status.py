@@ -50,6 +50,8 @@ def gather(folder: ClusterFolder) -> dict[str, Any]:
         "cpus": cluster.cpus,
         "memory_mb": cluster.memory_mb,
         "gres": cluster.gres,
+        "accounting": cluster.accounting,
+        "settings": list(cluster.settings),
         "cgroup": cluster.cgroup,
         "cgroup_why": cluster.cgroup_why,
         "proctrack": "linuxproc" if cluster.cgroup == "none" else "cgroup",
@@ -109,8 +111,11 @@ def as_text(status: Mapping[str, Any]) -> str:
         f" claimed a node, gres {status['gres'] or 'none'}",
         f"proctrack {status['proctrack']}, control groups {status['cgroup']}"
         + (f" ({status['cgroup_why']})" if status["cgroup_why"] else ""),
-        f"{'node':<6} {'power':<6} {'slurm':<12} {'address':<16} pid",
     ]
+    if not status["accounting"]:
+        lines.append("no accounting: neither MariaDB nor slurmdbd, and `sacct` fails")
+    lines += [f"--conf {line}" for line in status["settings"]]
+    lines.append(f"{'node':<6} {'power':<6} {'slurm':<12} {'address':<16} pid")
     lines += [
         f"{node['name']:<6} {node['power']:<6} {node['slurm_state']:<12} {node['address']:<16} {node['pid'] or '-'}"
         for node in status["nodes"]

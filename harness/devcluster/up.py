@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness.devcluster import cgroups, config, names, network, packages, state, teardown
+from harness.devcluster import cgroups, config, names, network, packages, settings, state, teardown
 from harness.devcluster.errors import INTERRUPTED, ClusterError
 from harness.devcluster.folder import ClusterFolder, claim, write_atomically
 from harness.devcluster.power import request
@@ -43,6 +43,8 @@ class Wanted:
     gres: str
     shares: tuple[str, ...]
     reuse: bool
+    accounting: bool = True
+    settings: tuple[str, ...] = ()
 
 
 def check_machine() -> None:
@@ -76,8 +78,9 @@ def up(folder: ClusterFolder, wanted: Wanted, say: Callable[[str], None]) -> Non
     """The cluster, ready, or an error and nothing."""
     begin = time.monotonic()
     check_machine()
-    names.node_names(wanted.nodes)
+    every_node = names.node_names(wanted.nodes)
     config.parse_gres(wanted.gres)
+    settings.check_nodes(settings.check(wanted.settings), every_node)
     for path in wanted.shares:
         check_shareable(path)
     identity = claim(folder)
@@ -122,8 +125,8 @@ def _reuse(folder: ClusterFolder, present: Cluster, wanted: Wanted, say: Callabl
             f" use it with --reuse, or take it down: {folder.command('down')}"
         )
     answer = request(folder, {"verb": "status"}, timeout_s=10.0)
-    asked = (wanted.nodes, wanted.cpus, wanted.gres)
-    there = (len(present.nodes), present.cpus, present.gres)
+    asked = (wanted.nodes, wanted.cpus, wanted.gres, wanted.accounting, wanted.settings)
+    there = (len(present.nodes), present.cpus, present.gres, present.accounting, present.settings)
     if asked != there:
         raise ClusterError(
             f"{folder.root}: --reuse asks for {_shape(*asked)}, but the cluster that is up has {_shape(*there)};"
@@ -138,8 +141,11 @@ def _reuse(folder: ClusterFolder, present: Cluster, wanted: Wanted, say: Callabl
     say(f"cluster reused: {len(present.nodes)} nodes, up in {folder.root}")
 
 
-def _shape(nodes: int, cpus: int, gres: str) -> str:
-    return f"{nodes} nodes of {cpus} CPUs and gres {gres or 'none'}"
+def _shape(nodes: int, cpus: int, gres: str, accounting: bool, lines: tuple[str, ...]) -> str:
+    return (
+        f"{nodes} nodes of {cpus} CPUs and gres {gres or 'none'}, {'with' if accounting else 'without'} accounting"
+        + "".join(f", --conf '{line}'" for line in lines)
+    )
 
 
 def _plan(folder: ClusterFolder, identity: str, wanted: Wanted, say: Callable[[str], None]) -> Cluster:
@@ -180,6 +186,8 @@ def _plan(folder: ClusterFolder, identity: str, wanted: Wanted, say: Callable[[s
         project=_project(),
         shares=_shares(folder, wanted.shares, say),
         since_wall_ns=time.time_ns(),
+        accounting=wanted.accounting,
+        settings=wanted.settings,
     )
 
 
@@ -235,7 +243,8 @@ def _write_files(cluster: Cluster) -> None:
     }
     for name, text in texts.items():
         write_atomically(paths.etc / name, text)
-    write_atomically(paths.etc / "slurmdbd.conf", config.slurmdbd_conf(cluster), mode=0o600)
+    if cluster.accounting:
+        write_atomically(paths.etc / "slurmdbd.conf", config.slurmdbd_conf(cluster), mode=0o600)
     paths.munge_key.touch(mode=0o400)
     paths.munge_key.write_bytes(secrets.token_bytes(128))
     state.write(cluster)

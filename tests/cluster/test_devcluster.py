@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -477,6 +478,78 @@ def test_nonsense_on_the_control_socket_is_answered_and_survived(healthy: Shell)
             assert json.loads(channel.makefile().readline())["ok"] is False
     assert "no node p99" in healthy.run("power", "off", "p99", status=1)
     assert healthy.run("power", "status", "p1") == "on\n"
+
+
+# -- what a site may do otherwise ----------------------------------------------------------------------
+
+
+def test_without_accounting_jobs_run_and_sacct_fails_as_on_such_sites(
+    cluster_without_accounting: Any,
+) -> None:
+    there = cluster_without_accounting
+    assert there.run_as_user(["srun", "-N4", "true"]).returncode == 0
+    answer = there.run_as_user(["sacct"])
+    assert (answer.returncode, answer.stderr) == (1, "Slurm accounting storage is disabled\n")
+    assert "no accounting: neither MariaDB nor slurmdbd" in Shell(there.folder).run("status")
+    status = json.loads(Shell(there.folder).run("status", "--json"))
+    assert (status["accounting"], status["settings"]) == (False, [])
+    assert sorted(os.listdir(there.folder / "etc")) == [
+        "cgroup.conf", "gres.conf", "group", "hosts", "passwd", "slurm.conf",
+    ]  # fmt: skip
+
+
+def test_a_sites_own_settings_are_in_force(place: Path) -> None:
+    shell = Shell(place)
+    settings = [
+        "MaxArraySize=11",
+        "AccountingStorageEnforce=limits,qos",
+        "PartitionName=low Nodes=ALL MaxTime=5",
+        "NodeName=p2 Feature=fast",
+    ]
+    shell.run("up", "--nodes", "2", *(word for line in settings for word in ("--conf", line)))
+    assert "Invalid job array specification" in shell.run(
+        "exec", "login", "--", "sbatch", "--array=0-11", "--wrap=true", status=1
+    )
+    assert shell.login("srun", "-p", "low", "-t", "5", "-C", "fast", "hostname") == "p2\n"
+    assert json.loads(shell.run("status", "--json"))["settings"] == settings
+    shell.run(
+        "exec", "head", "--root", "--", "sacctmgr", "-i", "modify", "user", "alice", "set", "MaxSubmitJobs=1"
+    )
+    command = "sbatch -H --wrap true && sbatch -H --wrap true"
+    assert "AssocMaxSubmitJobLimit" in shell.run("exec", "login", "--", "sh", "-c", command, status=1)
+    assert "--reuse asks for" in shell.run("up", "--nodes", "2", "--reuse", status=1)
+
+
+def test_a_setting_that_slurm_does_not_know_leaves_nothing(place: Path) -> None:
+    before = machine()
+    assert "unrecognized key: Nonsense" in Shell(place).run(
+        "up", "--nodes", "1", "--conf", "Nonsense=1", status=1
+    )
+    assert not place.exists()
+    assert machine() == before
+
+
+# -- what tests do to the controller --------------------------------------------------------------------
+
+
+def test_a_controller_that_was_killed_or_frozen_serves_again(cluster: Any) -> None:
+    with cluster.controller_stopped():
+        assert "Unable to contact slurm controller" in cluster.run_as_user(["squeue"]).stderr
+    assert cluster.run_as_user(["squeue"]).returncode == 0
+    with cluster.controller_frozen():
+        assert "Socket timed out" in cluster.run_as_user(["squeue"]).stderr
+    assert cluster.run_as_user(["squeue"]).returncode == 0
+
+
+def test_what_the_scheduler_was_asked_is_counted_by_itself(cluster: Any) -> None:
+    cluster.forget_requests()
+    cluster.run_as_user(["squeue"])
+    cluster.run_as_user(["squeue"])
+    cluster.run_as_user(["sacct"])
+    asked = cluster.requests()
+    assert asked.controller["REQUEST_JOB_INFO"] == 2
+    assert (asked.accounts["DBD_GET_JOBS_COND"], asked.accounts_by_user["alice"] > 0) == (1, True)
+    assert asked.controller_by_user["alice"] == sum(asked.controller.values())
 
 
 # -- up and down --------------------------------------------------------------------------------------

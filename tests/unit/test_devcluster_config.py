@@ -76,6 +76,7 @@ MaxArraySize=10001
 MaxJobCount=20000
 JobRequeue=1
 MpiDefault=none
+ScronParameters=enable
 SlurmdParameters=config_overrides
 SwitchType=switch/none
 ProctrackType=proctrack/cgroup
