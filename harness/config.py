@@ -1,69 +1,94 @@
 """Campaign and site files -> models, or every error at once, each with file, line, place and value.
 
-It reads the files and nothing else. Whether a campaign fits a site is ``check``; what the rules are is in
-the models and in ``harness.rules``.
+Files, fragments and overrides become one document (``harness.document``, ``harness.overrides``); what the
+rules are is in the models and in ``harness.rules``. It reads the files and nothing else. Groups that are valid
+are held against the site although others are not, so that a person sees all there is to correct at once.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-import stat
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from harness.model.campaign import Campaign, Group, did_you_mean, duplicate_names
-from harness.model.fields import NOTHING, Finding, Findings, Frozen, Loc, bad_character, place
+from harness import document as files
+from harness import overrides as changes
+from harness.document import ConfigError as ConfigError
+from harness.document import Document, Spot
+from harness.document import Problem as Problem
+from harness.document import find as find
+from harness.explain import explain, quoted, shape
+from harness.model import order
+from harness.model.campaign import Campaign, Group, duplicate_names
+from harness.model.fields import NOTHING, Finding, Frozen, place
 from harness.model.site import Site
-from harness.rules import group_findings, site_findings, workload_findings
-from harness.source import parse
+from harness.rules import (
+    group_findings,
+    metric_findings,
+    need_findings,
+    site_findings,
+    size_findings,
+    workload_findings,
+)
+from harness.source import dump
 from harness.workloads import REGISTRY
-
-MAX_BYTES = 1 << 20
-_SHOWN = 60  # characters of a value that a message quotes
 
 M = TypeVar("M", bound=Frozen)
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One finding with its file and line, as a person reads it."""
+class Draft:
+    """A campaign as it was read, perhaps wrong."""
 
-    path: str
-    line: int  # 0: about the file as a whole
-    text: str
-    warning: bool = False
+    document: Document
+    campaign: Campaign | None  # None: ``problems`` say why
+    groups: tuple[tuple[int, Group], ...]  # those that are valid, each with its number
+    problems: tuple[Problem, ...]
 
-    def __str__(self) -> str:
-        """``path:line: place = value, what is wrong, what is allowed; what to do next``."""
-        return f"{self.path}:{self.line}: {self.text}" if self.line else f"{self.path}: {self.text}"
+    @functools.cached_property
+    def text(self) -> str:
+        """The campaign in one file; "" if it is wrong."""
+        return "" if self.campaign is None else _one_text(self.document, self.campaign)
 
-
-class ConfigError(Exception):
-    """A file cannot be used. ``problems`` holds all that is wrong with it, in the order of its lines."""
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(str(p) for p in self.problems))
+    def problem(self, finding: Finding) -> Problem:
+        """A finding about it, with file and line."""
+        return _problem(self.document.spot(finding.loc), finding)
 
 
-def load_campaign(path: str | Path, search: Sequence[Path] = ()) -> tuple[Campaign, str]:
-    """Read a campaign file, or the campaign of that name in one of the folders ``search``.
+def read_campaign(path: str | Path, search: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Draft:
+    """Read a campaign file with its fragments, or the campaign of that name in one of the folders ``search``.
+
+    Args:
+        path: file or name.
+        search: folders of campaigns that have names.
+        overrides: ``PATH=VALUE`` each, applied in order before anything is checked.
+
+    Raises:
+        ConfigError: the file itself cannot be read. What is wrong in it is in ``Draft.problems``.
+    """
+    return _draft(changes.apply(files.from_file(find(path, search, "campaign")), overrides))
+
+
+def load_campaign(
+    path: str | Path, search: Sequence[Path] = (), overrides: Sequence[str] = ()
+) -> tuple[Campaign, str]:
+    """As ``read_campaign``, of a campaign that must be right.
 
     Returns:
-        The campaign, and the text it was read from.
+        The campaign, and its text in one file: the text it was read from where that is all there is, else
+        the same values as YAML, below a comment that names files and overrides.
 
     Raises:
         ConfigError: the file is missing, unreadable or wrong.
     """
-    found = find(path, search, "campaign")
-    text = _read(found)
-    return parse_campaign(text, str(found)), text
+    draft = read_campaign(path, search, overrides)
+    return _valid(draft), draft.text
 
 
 def load_site(name_or_path: str | Path, search: Sequence[Path] = ()) -> tuple[Site, str]:
@@ -76,33 +101,71 @@ def load_site(name_or_path: str | Path, search: Sequence[Path] = ()) -> tuple[Si
         ConfigError: the file is missing, unreadable or wrong.
     """
     found = find(name_or_path, search, "site")
-    text = _read(found)
+    text = files.read_text(found)
     return parse_site(text, str(found)), text
 
 
 def parse_campaign(text: str, path: str = "campaign") -> Campaign:
-    """A campaign from its text; ``path`` is for the messages. Raises ConfigError."""
-    return _validated(Campaign, text, path, "campaign", _campaign_findings)
+    """A campaign from its text, which includes nothing; ``path`` is for the messages. Raises ConfigError."""
+    return _valid(_draft(files.from_text(text, path)))
 
 
 def parse_site(text: str, path: str = "site") -> Site:
     """A site from its text; ``path`` is for the messages. Raises ConfigError."""
-    return _validated(Site, text, path, "site", lambda data, site: ())
+    document = files.from_text(text, path)
+    site, found = _validated(Site, document, "site", lambda data, value: ())
+    if site is None or found:
+        raise ConfigError(_problems(document, found))
+    return site
+
+
+def build_campaign(data: Mapping[str, Any], path: str = "campaign") -> Campaign:
+    """A campaign from values in memory, lists as tuples; ``path`` is for the messages. Raises ConfigError."""
+    return _valid(_draft(Document(data, {(): Spot(path)})))
+
+
+def build_group(data: Mapping[str, Any], path: str = "group") -> Group:
+    """A group from values in memory, lists as tuples; ``path`` is for the messages. Raises ConfigError."""
+    document = Document(data, {(): Spot(path)})
+    group, found = _validated(Group, document, "group", _one_group)
+    if group is None or found:
+        raise ConfigError(_problems(document, found))
+    return group
+
+
+def to_yaml(campaign: Campaign) -> str:
+    """A campaign as the text of a file, which gives an equal campaign when it is read.
+
+    Raises:
+        ConfigError: it is larger than a file may be.
+    """
+    text = dump(campaign.model_dump(mode="json", exclude_unset=True))
+    _must_give_back(text, campaign)
+    return text
 
 
 def check(campaign: Campaign, site: Site, *, path: str = "campaign", text: str = "") -> list[Problem]:
     """Everything that keeps a campaign from running on a site; ``warning`` marks what does not.
 
-    ``path`` and ``text`` of the campaign's file give the messages their lines.
+    ``path`` and ``text`` of the campaign's file give the messages their lines; a campaign that was built in
+    Python has neither.
     """
-    source = parse(text)
-    findings = [*_registry_findings(campaign), *site_findings(campaign, site, REGISTRY)]
-    return _problems(path, ((source.line(f.loc) if text else 0, f) for f in findings))
+    document = files.from_text(text, path) if text else Document(None, {(): Spot(path)})
+    found = [*_campaign_findings({}, campaign), *_site_findings(campaign, enumerate(campaign.groups), site)]
+    return _problems(document, ((document.spot(f.loc), f) for f in found))
+
+
+def fit(draft: Draft, site: Site) -> list[Problem]:
+    """Everything wrong with a campaign, and all that keeps its valid groups from running on a site."""
+    found = [draft.problem(f) for f in _site_findings(draft.campaign, draft.groups, site)]
+    return _sorted(draft.document, [*draft.problems, *found])
 
 
 def campaign_json_schema() -> dict[str, Any]:
     """JSON Schema of campaign files, for editors."""
-    return _schema(Campaign, "harness campaign file")
+    schema = _schema(Campaign, "harness campaign file")
+    schema["$defs"]["Group"]["properties"]["workload"]["enum"] = sorted(REGISTRY)
+    return schema
 
 
 def site_json_schema() -> dict[str, Any]:
@@ -118,61 +181,81 @@ def _schema(model: type[Frozen], title: str) -> dict[str, Any]:
     }
 
 
-# ---- files ----
+# ---- campaigns ----
 
 
-def find(given: str | Path, search: Sequence[Path], noun: str) -> Path:
-    """The file of that path, or of that name in one of the folders ``search``. Raises ConfigError."""
-    path = Path(given)
-    bare = path.name == str(given)
-    if _is_there(path) and not (bare and path.is_dir()):
-        return path
-    if bare:
-        for folder in search:
-            for name in (f"{given}.yaml", str(given)):
-                if _is_there(folder / name):
-                    return folder / name
-    names = sorted({p.stem for folder in search if folder.is_dir() for p in folder.glob("*.yaml")})
-    close = did_you_mean(path.stem, names, "choose one, or give the path of a file")
-    raise ConfigError(
-        [Problem(str(given), 0, f"no such file or {noun}, allowed: {', '.join(names) or 'a path'}; {close}")]
+def _draft(document: Document) -> Draft:
+    document = _with_templates_found(document)
+    campaign, found = _validated(Campaign, document, "campaign", _campaign_findings)
+    problems = tuple(_problems(document, found))
+    if campaign is None or problems:
+        return Draft(document, None, tuple(_valid_groups(document.data)), problems)
+    draft = Draft(document, campaign, tuple(enumerate(campaign.groups)), ())
+    try:
+        draft.text  # noqa: B018 - whether there is one
+    except ConfigError as error:
+        return Draft(document, None, draft.groups, error.problems)
+    return draft
+
+
+def _valid(draft: Draft) -> Campaign:
+    if draft.campaign is None:
+        raise ConfigError(draft.problems)
+    return draft.campaign
+
+
+def _with_templates_found(document: Document) -> Document:
+    """A folder of templates is meant from the file that names it; from an override, from the current folder."""
+    given = document.data.get("templates") if isinstance(document.data, dict) else None
+    spot = document.spot(("templates",))
+    if not isinstance(given, str) or not given or not document.files:
+        return document
+    near = Path(spot.path).parent if spot.line else Path()
+    data = {**document.data, "templates": str((near / given).absolute())}
+    return Document(data, document.spots, document.findings, document.files, document.overrides)
+
+
+def _one_text(document: Document, campaign: Campaign) -> str:
+    """The campaign in one file, from which it can be run again."""
+    if not document.files:
+        return to_yaml(campaign)
+    path, own = document.files[0]
+    alone = len(document.files) == 1 and not document.overrides
+    if alone and (
+        not campaign.templates or files.from_text(own, path).data["templates"] == campaign.templates
+    ):
+        return own
+    lines = ["The campaign as it was run, in one file: written by the harness from"]
+    for path, text in document.files:
+        lines.append(f"  {json.dumps(path)}, sha256 {hashlib.sha256(text.encode()).hexdigest()}")
+    lines += [f"  -s {json.dumps(override)}" for override in document.overrides]
+    header = "".join(f"# {line}\n" for line in lines)
+    kept = "".join(
+        f"\n# ---- {json.dumps(path)} ----\n" + "".join(f"# {line}\n" for line in text.splitlines())
+        for path, text in document.files
     )
+    body = header + "\n" + to_yaml(campaign)
+    whole = body + kept
+    return whole if len(whole.encode()) <= files.MAX_BYTES else body
 
 
-def _is_there(path: Path) -> bool:
-    try:
-        path.stat()
-    except PermissionError:
-        return True  # reading it will say so
-    except (OSError, ValueError):
-        return False
-    return True
+def _must_give_back(text: str, campaign: Campaign) -> None:
+    document = files.from_text(text, "campaign")
+    given_back, found = _validated(Campaign, document, "campaign", _campaign_findings)
+    if len(text.encode()) > files.MAX_BYTES or found or given_back != campaign:
+        why = _problem(*found[0]).text if found else f"of {len(text.encode())} bytes"
+        raise ConfigError([Problem("campaign", 0, f"is too large to be written as one file: {why}")])
 
 
-def _read(path: Path) -> str:
-    def refuse(text: str, line: int = 0) -> ConfigError:
-        return ConfigError([Problem(str(path), line, text)])
-
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise refuse("is not a file; give the path of a YAML file")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise refuse(f"cannot be read ({error.strerror}); check its permissions") from None
-    if len(data) > MAX_BYTES:
-        raise refuse(f"is larger than {MAX_BYTES} bytes, which is the limit; split it")
-    if (offset := data.find(b"\0")) >= 0:
-        raise refuse(
-            f"is binary: byte {offset} is NUL; give the path of a YAML file", data.count(b"\n", 0, offset) + 1
-        )
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise refuse(
-            f"is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}; save it as UTF-8",
-            data.count(b"\n", 0, error.start) + 1,
-        ) from None
+def _valid_groups(data: Any) -> Iterator[tuple[int, Group]]:
+    groups = data.get("groups") if isinstance(data, dict) else ()
+    for index, raw in enumerate(groups if isinstance(groups, tuple) else ()):
+        try:
+            group = Group.model_validate(raw)
+        except ValidationError:
+            continue
+        if group.workload in REGISTRY:
+            yield index, group
 
 
 # ---- validation ----
@@ -180,65 +263,82 @@ def _read(path: Path) -> str:
 
 def _validated(
     model: type[M],
-    text: str,
-    path: str,
+    document: Document,
     noun: str,
     more: Callable[[Mapping[str, Any], M | None], Iterable[Finding]],
-) -> M:
-    source = parse(text)
-    found = list(source.findings)
+) -> tuple[M | None, list[tuple[Spot, Finding]]]:
+    """The value, if it is one, and everything wrong with it."""
+    found = list(document.findings)
     value: M | None = None
-    if source.data is NOTHING or source.data is None:
+    data = document.data
+    if data is NOTHING or data is None:
         if not found:
-            found.append(
-                (0, Finding((), f"the file is empty; write a {noun}, or copy one of configs/{noun}s"))
-            )
-    elif not isinstance(source.data, dict):
-        found.append(
-            (
-                1,
-                Finding(
-                    (),
-                    f"the file holds {_shape(source.data)}, allowed: keys and values; begin with schema: 1",
-                ),
-            )
-        )
-    else:
-        try:
-            value = model.model_validate(source.data)
-        except ValidationError as error:
-            found += [(source.line(f.loc), f) for e in error.errors() for f in _explain(e, model)]
-        told = {f.loc for _, f in found}  # of what the model refused, the other rules have nothing to add
-        found += [(source.line(f.loc), f) for f in more(source.data, value) if f.loc not in told]
-    if found or value is None:
-        raise ConfigError(_problems(path, found))
-    return value
+            text = f"the file is empty; write a {noun}, or copy one of configs/{noun}s"
+            found.append((Spot(document.spot(()).path), Finding((), text)))
+        return None, found
+    if not isinstance(data, dict):
+        text = f"the file holds {shape(data)}, allowed: keys and values; begin with schema: 1"
+        return None, [*found, (document.spot(()), Finding((), text))]
+    try:
+        value = model.model_validate(data)
+    except ValidationError as error:
+        found += [(document.spot(f.loc), f) for e in error.errors() for f in explain(e, model)]
+    told = {f.loc for _, f in found}  # of what the model refused, the other rules have nothing to add
+    found += [(document.spot(f.loc), f) for f in more(data, value) if f.loc not in told]
+    return value, found
 
 
 def _campaign_findings(data: Mapping[str, Any], campaign: Campaign | None) -> Iterator[Finding]:
+    """What the model alone cannot know, of a valid campaign; of another all that can be said of the rest."""
     if campaign is not None:
-        yield from _registry_findings(campaign)
+        for index, group in enumerate(campaign.groups):
+            yield from _within(index, _one_group({}, group))
+        yield from size_findings(campaign.groups)
         return
-    # Something is wrong already; say all that can be said of the rest.
     groups = data.get("groups")
-    for index, raw in enumerate(groups if isinstance(groups, tuple) else ()):
+    raws = groups if isinstance(groups, tuple) else ()
+    valid = dict(_valid_groups(data))
+    for index, raw in enumerate(raws):
         if isinstance(raw, dict):
-            yield from _within(index, workload_findings(raw.get("workload"), raw.get("params"), REGISTRY))
-            try:
-                group = Group.model_validate(raw)
-            except ValidationError:
-                continue
-            if group.workload in REGISTRY:
-                yield from _within(index, group_findings(group, REGISTRY[group.workload]))
-    if isinstance(groups, tuple):
-        yield from duplicate_names([raw.get("name") if isinstance(raw, dict) else None for raw in groups])
+            yield from _within(index, _one_group(raw, valid.get(index)))
+    yield from duplicate_names([raw.get("name") if isinstance(raw, dict) else None for raw in raws])
+    yield from order.findings([_wish(raw) for raw in raws])
+    yield from size_findings(valid.values())
 
 
-def _registry_findings(campaign: Campaign) -> Iterator[Finding]:
-    for index, group in enumerate(campaign.groups):
-        yield from _within(index, workload_findings(group.workload, group.params, REGISTRY))
-        if group.workload in REGISTRY:
-            yield from _within(index, group_findings(group, REGISTRY[group.workload]))
+def _one_group(data: Mapping[str, Any], group: Group | None) -> Iterator[Finding]:
+    """A group against the registry of workloads."""
+    if group is None:
+        yield from workload_findings(data.get("workload"), data.get("params"), REGISTRY, data.get("axes"))
+        yield from metric_findings(data.get("gates"), data.get("command"))
+        return
+    yield from workload_findings(group.workload, group.params, REGISTRY, group.axes)
+    raw = group.model_dump(include={"gates", "command"})
+    yield from metric_findings(raw["gates"], raw["command"])
+    if group.workload in REGISTRY:
+        yield from group_findings(group, REGISTRY[group.workload])
+
+
+def _wish(raw: Any) -> order.Wish | None:
+    """What a group that may be wrong says of its order."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        return None
+
+    def names(key: str) -> tuple[str, ...]:
+        given = raw.get(key)
+        return given if isinstance(given, tuple) and all(isinstance(g, str) for g in given) else ()
+
+    role = raw.get("role", order.MEASUREMENT)
+    known = role if isinstance(role, str) and role in order.RANK else order.MEASUREMENT
+    return order.Wish(raw["name"], known, names("after"), names("needs"))
+
+
+def _site_findings(
+    campaign: Campaign | None, groups: Iterable[tuple[int, Group]], site: Site
+) -> Iterator[Finding]:
+    yield from site_findings(groups, site, REGISTRY)
+    if campaign is not None:
+        yield from need_findings(campaign)
 
 
 def _within(index: int, findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -249,139 +349,18 @@ def _within(index: int, findings: Iterable[Finding]) -> Iterator[Finding]:
 # ---- messages ----
 
 
-def _problems(path: str, found: Iterable[tuple[int, Finding]]) -> list[Problem]:
-    """Messages in the order of lines."""
-    problems = []
-    for line, f in found:
-        value = (
-            f" = {_quoted(f.value)}"
-            if f.value is not NOTHING and not isinstance(f.value, dict | tuple)
-            else ""
-        )
-        text = f"{place(f.loc)}{value}, {f.text}" if f.loc else f.text
-        problems.append(Problem(path, line, text, f.warning))
-    return sorted(problems, key=lambda p: (p.line, p.warning))
+def _problems(document: Document, found: Iterable[tuple[Spot, Finding]]) -> list[Problem]:
+    """Messages in the order of files and lines, overrides last."""
+    return _sorted(document, [_problem(spot, f) for spot, f in found])
 
 
-def _quoted(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=bool(isinstance(value, str) and bad_character(value)), default=str)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 4] + '..."'
+def _sorted(document: Document, problems: Iterable[Problem]) -> list[Problem]:
+    rank = {path: number for number, (path, _) in reversed(list(enumerate(document.files)))}
+    return sorted(problems, key=lambda p: (rank.get(p.path, len(rank)), p.line, p.warning))
 
 
-def _shape(value: object) -> str:
-    if isinstance(value, tuple):
-        return "a list"
-    if isinstance(value, dict):
-        return "a mapping"
-    return f"the value {_quoted(value)}"
-
-
-_TYPES = {
-    "int_type": "must be a whole number; write digits only, without quotes",
-    "int_from_float": "must be a whole number; write digits only, without quotes",
-    "float_type": "must be a number; write it without quotes",
-    "finite_number": "must be a finite number; change it",
-    "string_type": "must be a text; put it in quotes",
-    "bool_type": "must be true or false, without quotes (in YAML 1.2 yes and no are texts); change it",
-    "tuple_type": "must be a list; write it in [ ]",
-    "dict_type": "must be keys and values; write it in { } or indented below",
-    "model_type": "must be keys and values; write it in { } or indented below",
-}
-
-
-def _explain(error: ErrorDetails, model: type[Frozen]) -> Iterator[Finding]:
-    """One of pydantic's errors in our words."""
-    loc: Loc = tuple(error["loc"])
-    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
-    inner = context.get("error")
-    if isinstance(inner, Findings):
-        for f in inner.findings:
-            yield Finding((*loc, *f.loc), f.text, f.value, f.warning)
-    elif kind == "missing":
-        yield Finding(loc, f"is missing{_meaning(model, loc)}; add it")
-    elif kind == "extra_forbidden":
-        names = _keys(_at(model, loc[:-1]))
-        yield Finding(
-            loc,
-            f"is an unknown key, allowed: {', '.join(names)}; {did_you_mean(loc[-1], names, 'remove it')}",
-            value,
-        )
-    elif kind == "literal_error":
-        allowed = [str(a) for a in _literals(_at(model, loc))] or [str(context["expected"])]
-        yield Finding(
-            loc, f"allowed: {', '.join(allowed)}; {did_you_mean(value, allowed, 'choose one')}", value
-        )
-    elif kind in _TYPES:
-        yield Finding(loc, f"{_was(value)}{_TYPES[kind]}", value)
-    elif "ge" in context:
-        yield Finding(loc, f"is too small, allowed: {context['ge']} and above; raise it", value)
-    elif "le" in context:
-        yield Finding(loc, f"is too large, allowed: {context['le']} and below; lower it", value)
-    elif kind == "too_short" and value:
-        return  # none of its members was valid, which was said of each
-    elif kind in ("too_short", "string_too_short"):
-        yield Finding(loc, f"is empty, allowed: {context['min_length']} or more; add something", value)
-    elif kind in ("too_long", "string_too_long"):
-        yield Finding(loc, f"is too long, allowed: {context['max_length']}; shorten it", value)
-    else:
-        yield Finding(loc, error["msg"], value)
-
-
-def _was(value: object) -> str:
-    return (
-        f"is {_shape(value)} and "
-        if isinstance(value, dict | tuple)
-        else "is empty and "
-        if value is None
-        else ""
+def _problem(spot: Spot, f: Finding) -> Problem:
+    value = (
+        f" = {quoted(f.value)}" if f.value is not NOTHING and not isinstance(f.value, dict | tuple) else ""
     )
-
-
-def _at(model: Any, loc: Loc) -> Any:
-    """The type at a place of a model."""
-    kind: Any = model
-    for part in loc:
-        kind = _plain(kind)
-        if isinstance(kind, type) and issubclass(kind, Frozen):
-            fields = {f.alias or name: f for name, f in kind.model_fields.items()}
-            if part not in fields:
-                return None
-            kind = fields[str(part)].annotation
-        elif get_origin(kind) in (tuple, dict):
-            kind = get_args(kind)[1 if get_origin(kind) is dict else 0]
-        else:
-            return None
-    return _plain(kind)
-
-
-def _plain(kind: Any) -> Any:
-    """A type without ``Annotated`` and ``| None``."""
-    while True:
-        if get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
-        elif get_origin(kind) in (Union, types.UnionType):
-            rest = [a for a in get_args(kind) if a is not type(None)]
-            if len(rest) != 1:
-                return kind
-            kind = rest[0]
-        else:
-            return kind
-
-
-def _keys(kind: Any) -> list[str]:
-    if isinstance(kind, type) and issubclass(kind, Frozen):
-        return [f.alias or name for name, f in kind.model_fields.items()]
-    return []
-
-
-def _literals(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if kind is not None and str(get_origin(kind)) == "typing.Literal" else ()
-
-
-def _meaning(model: Any, loc: Loc) -> str:
-    parent = _at(model, loc[:-1])
-    if isinstance(parent, type) and issubclass(parent, Frozen):
-        for name, f in parent.model_fields.items():
-            if loc[-1] in (name, f.alias) and f.description:
-                return f" ({f.description.rstrip('.').splitlines()[0]})"
-    return ""
+    return Problem(spot.path, spot.line, f"{place(f.loc)}{value}, {f.text}" if f.loc else f.text, f.warning)

@@ -1,49 +1,24 @@
 """Campaign and site -> everything that will be run, resolved and in order. Pure.
 
-It does the arithmetic (scaling, seeds, twins, ids, time limits) and packs cases into jobs. It does not
-explain what is wrong with a campaign: ``harness.config.check`` does that before; what slips through is a
+It does the arithmetic (axes, scaling, seeds, twins, ids); ``harness.packing`` makes jobs of the cases. It does
+not explain what is wrong with a campaign: ``harness.config.check`` does that before; what slips through is a
 ``PlanError``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from harness.model import axes as sweep
 from harness.model.campaign import POWER_OFF, Campaign, FaultSpec, Group
-from harness.model.case import Case, Fault, Gate, Job, Param, Plan, Submission, content_id
+from harness.model.case import Case, Fault, Gate, Param, Plan, Policy, content_id
 from harness.model.site import Site
-from harness.rules import JOB_MARGIN_MIN, can_power_off, wants_twin
+from harness.packing import PlanError as PlanError
+from harness.packing import pack, queue_limit
+from harness.rules import can_power_off, wants_twin
 from harness.workloads import REGISTRY, Entry
-
-TEMPLATES = {"torch": "torch.sh.j2", "mpi": "mpi.sh.j2"}  # by the workload's launcher
-
-
-class PlanError(ValueError):
-    """The campaign cannot run on the site, or not as written."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How much a plan is. ``node_hours_max`` is if every job used its whole time limit at every start."""
-
-    cases: int
-    twins: int
-    jobs: int
-    submissions: int
-    node_hours_max: float
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """What cases must have in common to share a job."""
-
-    launcher: str
-    nodes: int
-    ranks_per_node: int
-    requeue: bool
-    faulted: bool
 
 
 def expand(campaign: Campaign, site: Site, registry: Mapping[str, Entry] = REGISTRY) -> Plan:
@@ -54,27 +29,10 @@ def expand(campaign: Campaign, site: Site, registry: Mapping[str, Entry] = REGIS
     """
     cases = [case for group in campaign.groups for case in _cases(group, campaign, site, registry)]
     cases = _with_twins(cases, campaign, registry)
-    jobs: list[tuple[_Shape, Job]] = []
-    for shape, members in _by_shape(cases, registry):
-        for chunk in _chunks(shape, members, site):
-            jobs.append((shape, _job(shape, chunk, site)))
-    return Plan(cases=tuple(cases), submissions=tuple(_submissions(jobs, site)))
-
-
-def summary(plan: Plan) -> Summary:
-    """Numbers of a plan."""
-    minutes = 0
-    jobs = [job for s in plan.submissions for job in s.jobs]
-    by_id = {case.case_id: case for case in plan.cases}
-    for job in jobs:
-        restarts = sum(by_id[c].max_restarts for c in job.case_ids) if job.requeue else 0
-        minutes += job.nodes * job.time_limit_min * (1 + restarts)
-    return Summary(
-        cases=len(plan.cases),
-        twins=sum(case.is_twin for case in plan.cases),
-        jobs=len(jobs),
-        submissions=len(plan.submissions),
-        node_hours_max=round(minutes / 60, 2),
+    return Plan(
+        cases=tuple(cases),
+        submissions=pack(cases, campaign, site, registry),
+        policy=Policy(campaign.retry.model_dump(), queue_limit(campaign, site)),
     )
 
 
@@ -84,19 +42,21 @@ def summary(plan: Plan) -> Summary:
 def _cases(group: Group, campaign: Campaign, site: Site, registry: Mapping[str, Entry]) -> Iterator[Case]:
     entry = registry[group.workload]
     seed = campaign.seed if group.seed is None else group.seed
-    for nodes in group.node_counts:
+    command = group.command.model_dump(mode="json") if group.command is not None else None
+    for nodes, cell in _cells(group):
+        params = _params(group, nodes, cell, entry)
         for repeat in range(group.repeats):
             case = Case(
                 case_id="",
                 group=group.name,
                 workload=group.workload,
                 nodes=nodes,
-                ranks_per_node=group.ranks_per_node,
+                ranks_per_node=cell.get("ranks_per_node", group.ranks_per_node),
                 repeat=repeat,
                 seed=seed + repeat,
-                steps=entry.steps if group.steps is None else group.steps,
+                steps=cell.get("steps", entry.steps if group.steps is None else group.steps),
                 warmup_steps=entry.warmup_steps if group.warmup_steps is None else group.warmup_steps,
-                params=_params(group, nodes, entry),
+                params=params,
                 scaling_mode=group.scaling.mode if group.scaling is not None else "none",
                 scaling_base=group.scaling.base_nodes if group.scaling is not None else 0,
                 checkpoint_every=group.checkpoint.every_steps if group.checkpoint is not None else 0,
@@ -105,13 +65,24 @@ def _cases(group: Group, campaign: Campaign, site: Site, registry: Mapping[str, 
                 max_restarts=group.recovery.restarts,
                 gates=tuple(Gate(g.metric, g.statistic, g.min, g.max, dict(g.where)) for g in group.gates),
                 time_limit_min=group.time_limit_min,
+                axes=cell,
+                partition=group.partition or "",
+                command=command,
             )
             case_id = _case_id(case, group.faults)
             yield replace(case, case_id=case_id, faults=tuple(_faults(group, case_id, site)))
 
 
-def _params(group: Group, nodes: int, entry: Entry) -> dict[str, Param]:
-    params: dict[str, Param] = {**entry.defaults, **group.params}
+def _cells(group: Group) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every combination of the group's axes on every number of nodes."""
+    if sweep.values(group.axes, "nodes"):
+        return ((cell["nodes"], cell) for cell in sweep.cells(group.axes))
+    return ((nodes, cell) for nodes in group.node_counts for cell in sweep.cells(group.axes))
+
+
+def _params(group: Group, nodes: int, cell: Mapping[str, Param], entry: Entry) -> dict[str, Param]:
+    swept = {name: value for name, value in cell.items() if name not in sweep.AXIS_FIELDS}
+    params: dict[str, Param] = {**entry.defaults, **group.params, **swept}
     for name, default in entry.defaults.items():
         value = params[name]
         if isinstance(default, float) and isinstance(value, int):
@@ -129,21 +100,22 @@ def _params(group: Group, nodes: int, entry: Entry) -> dict[str, Param]:
 
 def _case_id(case: Case, faults: Iterable[FaultSpec]) -> str:
     """Hash of what the result depends on: not of limits, gates or words, nor of the site and its means."""
-    return content_id(
-        {
-            "group": case.group,
-            "workload": case.workload,
-            "params": {k: list(v) if isinstance(v, tuple) else v for k, v in case.params.items()},
-            "steps": case.steps,
-            "nodes": case.nodes,
-            "ranks_per_node": case.ranks_per_node,
-            "seed": case.seed,
-            "repeat": case.repeat,
-            "checkpoint": [case.checkpoint_every, case.checkpoint_keep if case.checkpoint_every else 0],
-            "recovery": [case.recovery, case.max_restarts],
-            "faults": [f.model_dump(mode="json", exclude_defaults=True) for f in faults],
-        }
-    )
+    content = {
+        "group": case.group,
+        "workload": case.workload,
+        "params": {k: list(v) if isinstance(v, tuple) else v for k, v in case.params.items()},
+        "steps": case.steps,
+        "nodes": case.nodes,
+        "ranks_per_node": case.ranks_per_node,
+        "seed": case.seed,
+        "repeat": case.repeat,
+        "checkpoint": [case.checkpoint_every, case.checkpoint_keep if case.checkpoint_every else 0],
+        "recovery": [case.recovery, case.max_restarts],
+        "faults": [f.model_dump(mode="json", exclude_defaults=True) for f in faults],
+    }
+    if case.command is not None:
+        content["command"] = case.command
+    return content_id(content)
 
 
 def _faults(group: Group, case_id: str, site: Site) -> Iterator[Fault]:
@@ -202,80 +174,7 @@ def _answer(case: Case) -> str:
         "ranks_per_node": case.ranks_per_node,
         "seed": case.seed,
         "checkpoint_every": case.checkpoint_every,
+        "partition": case.partition,  # other processors may round otherwise
+        "command": case.command,
     }
     return content_id(content)
-
-
-# ---- jobs ----
-
-
-def _by_shape(cases: Iterable[Case], registry: Mapping[str, Entry]) -> list[tuple[_Shape, list[Case]]]:
-    """Cases that may share a job, in the order of submission.
-
-    Large jobs first, since they wait for many nodes; jobs with faults last, so that a node that does not
-    come back takes nothing from the undisturbed cases.
-    """
-    shapes: dict[_Shape, list[Case]] = {}
-    for case in cases:
-        shape = _Shape(
-            registry[case.workload].launcher,
-            case.nodes,
-            case.ranks_per_node,
-            case.recovery == "requeue",
-            bool(case.faults),
-        )
-        shapes.setdefault(shape, []).append(case)
-    return sorted(shapes.items(), key=lambda item: (item[0].faulted, -item[0].nodes))
-
-
-def _chunks(shape: _Shape, cases: list[Case], site: Site) -> Iterator[tuple[Case, ...]]:
-    """The cases of each job: a faulted case has its own, others follow each other up to the time limit."""
-    room = site.limits.max_time_min - JOB_MARGIN_MIN
-    chunk: list[Case] = []
-    for case in cases:
-        if chunk and (shape.faulted or sum(c.time_limit_min for c in chunk) + case.time_limit_min > room):
-            yield tuple(chunk)
-            chunk = []
-        chunk.append(case)
-    yield tuple(chunk)
-
-
-def _job(shape: _Shape, cases: tuple[Case, ...], site: Site) -> Job:
-    time_limit_min = sum(c.time_limit_min for c in cases) + JOB_MARGIN_MIN
-    who = f"group {cases[0].group}"
-    if shape.nodes > site.limits.max_nodes:
-        raise PlanError(f"{who}: {shape.nodes} nodes, but site {site.name} allows {site.limits.max_nodes}")
-    if time_limit_min > site.limits.max_time_min:
-        raise PlanError(
-            f"{who}: {time_limit_min} minutes, but site {site.name} allows {site.limits.max_time_min}"
-        )
-    if shape.requeue and not site.requeue:
-        raise PlanError(f"{who}: recovery requeue, but site {site.name} does not start jobs again")
-    return Job(
-        key="",
-        nodes=shape.nodes,
-        ranks_per_node=shape.ranks_per_node,
-        time_limit_min=time_limit_min,
-        case_ids=tuple(c.case_id for c in cases),
-        requeue=shape.requeue,
-    )
-
-
-def _submissions(jobs: list[tuple[_Shape, Job]], site: Site) -> Iterator[Submission]:
-    """One submission for all jobs of one shape and time limit: an array has one set of resources."""
-    alike: dict[tuple[_Shape, int], list[Job]] = {}
-    for shape, job in jobs:
-        alike.setdefault((shape, job.time_limit_min), []).append(job)
-    number = 0
-    for (shape, _), members in alike.items():
-        for start in range(0, len(members), site.limits.max_array_size):
-            part = members[start : start + site.limits.max_array_size]
-            name = f"{number:04d}"
-            keyed = (
-                replace(job, key=name if len(part) == 1 else f"{name}_{index}")
-                for index, job in enumerate(part)
-            )
-            yield Submission(
-                name=name, jobs=tuple(keyed), template=TEMPLATES.get(shape.launcher, "base.sh.j2")
-            )
-            number += 1

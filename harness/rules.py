@@ -6,17 +6,20 @@ the campaign for ``site_findings``; ``harness.config`` turns findings into messa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from harness.model.campaign import KILL_PROCESSES, POWER_OFF, Campaign, Group, did_you_mean
-from harness.model.fields import Finding
+from harness.model import axes as sweep
+from harness.model.campaign import COMMAND, KILL_PROCESSES, POWER_OFF, Campaign, Group
+from harness.model.fields import Finding, Loc, did_you_mean
+from harness.model.metrics import METRICS
 from harness.model.site import Site
 
 JOB_MARGIN_MIN = (
     2  # starting the agents, and the warning signal, which Slurm sends up to two minutes before the end
 )
 MAX_CASES = 10_000
+_LISTED = "harness/model/metrics.py lists them"
 
 
 class Workload(Protocol):
@@ -38,6 +41,10 @@ class Workload(Protocol):
     def restartable(self) -> bool:
         """Whether its state can be saved and restored."""
 
+    @property
+    def launcher(self) -> str:
+        """How its ranks are started: "torch", "mpi", ..."""
+
 
 Registry = Mapping[str, Workload]
 
@@ -54,8 +61,15 @@ def wants_twin(group: Group, workload: Workload) -> bool:
     return workload.restartable and any(f.expect == "recovered" for f in group.faults)
 
 
-def workload_findings(workload: object, params: object, registry: Registry) -> Iterator[Finding]:
-    """Findings about a group's workload and parameters, which may still be anything that YAML can say."""
+def resumes(group: Group, workload: Workload) -> bool:
+    """Whether its cases go on where they were lost: from the harness's checkpoints, or a program from its own files."""
+    return group.command.restartable if group.command is not None else workload.restartable
+
+
+def workload_findings(
+    workload: object, params: object, registry: Registry, axes: object = ()
+) -> Iterator[Finding]:
+    """Findings about a group's workload, parameters and axes, which may still be anything that YAML can say."""
     if not isinstance(workload, str):
         return
     if workload not in registry:
@@ -66,20 +80,51 @@ def workload_findings(workload: object, params: object, registry: Registry) -> I
             workload,
         )
         return
-    if not isinstance(params, Mapping):
-        return
+    if workload == COMMAND:
+        return  # its parameters are its author's
     defaults = registry[workload].defaults
-    for name, value in params.items():
+    for name, value in params.items() if isinstance(params, Mapping) else ():
         if name not in defaults:
-            names = sorted(defaults)
-            yield Finding(
-                ("params", str(name)),
-                f"is no parameter of {workload}, allowed: {', '.join(names)}; "
-                f"{did_you_mean(name, names, 'remove it')}",
-                value,
-            )
+            yield Finding(("params", str(name)), _no_parameter(name, workload, defaults), value)
         elif problem := _wrong_type(value, defaults[name]):
             yield Finding(("params", str(name)), problem, value)
+    for number, axis in enumerate(axes if isinstance(axes, tuple) else ()):
+        for name, values in axis.items() if isinstance(axis, Mapping) else ():
+            if name in sweep.AXIS_FIELDS:
+                continue  # the model's own rules
+            loc: Loc = ("axes", number, str(name))
+            if name not in defaults:
+                yield Finding(loc, _no_parameter(name, workload, (*defaults, *sweep.AXIS_FIELDS)))
+                continue
+            for index, value in enumerate(values if isinstance(values, tuple) else ()):
+                if problem := _wrong_type(value, defaults[name]):
+                    yield Finding((*loc, index), problem, value)
+
+
+def metric_findings(gates: object, command: object) -> Iterator[Finding]:
+    """Findings about the metrics of a group's gates; both may still be anything that YAML can say."""
+    said = command.get("metrics") if isinstance(command, Mapping) else ()
+    known = set(METRICS)
+    for metric in said if isinstance(said, tuple) else ():
+        if isinstance(metric, Mapping):
+            coordinates = metric.get("coordinates")
+            known |= {metric.get("name"), *(coordinates if isinstance(coordinates, Mapping) else ())} - {None}
+    for index, gate in enumerate(gates if isinstance(gates, tuple) else ()):
+        name = gate.get("metric") if isinstance(gate, Mapping) else None
+        if isinstance(name, str) and name not in known:
+            text = f"is no metric of the harness; {did_you_mean(name, known, _LISTED)}"
+            yield Finding(("gates", index, "metric"), text, name)
+        where = gate.get("where") if isinstance(gate, Mapping) else None
+        for column, value in where.items() if isinstance(where, Mapping) else ():
+            if column not in known:
+                text = f"is no column of the samples; {did_you_mean(column, known, _LISTED)}"
+                yield Finding(("gates", index, "where", str(column)), text, value)
+
+
+def _no_parameter(name: object, workload: str, allowed: Iterable[str]) -> str:
+    names = sorted(allowed)
+    hint = did_you_mean(name, names, "remove it")
+    return f"is no parameter of {workload}, allowed: {', '.join(names)}; {hint}"
 
 
 def _wrong_type(value: object, default: object) -> str:
@@ -116,20 +161,24 @@ def _kind(example: object) -> str:
 
 def group_findings(group: Group, workload: Workload) -> Iterator[Finding]:
     """Findings about a valid group, given its workload."""
-    steps = workload.steps if group.steps is None else group.steps
+    where, steps = min(group.places("steps"), key=lambda p: p[1], default=(("steps",), workload.steps))
     warmup = workload.warmup_steps if group.warmup_steps is None else group.warmup_steps
     if warmup >= steps:
         if group.warmup_steps is not None:
             yield Finding(("warmup_steps",), f"leaves nothing of {steps} steps to judge; lower it", warmup)
         else:
             yield Finding(
-                ("steps",),
+                where,
                 f"is not above the {warmup} warm-up steps of {group.workload}, so nothing is left to judge; "
                 "raise it or set warmup_steps",
                 steps,
             )
     if group.checkpoint is not None:
-        if not workload.restartable:
+        if group.workload == COMMAND:
+            yield Finding(
+                ("checkpoint",), "but the harness saves nothing of a program; it saves itself; remove it"
+            )
+        elif not workload.restartable:
             yield Finding(
                 ("checkpoint",),
                 f"but {group.workload} cannot save its state; remove it or choose another workload",
@@ -140,10 +189,15 @@ def group_findings(group: Group, workload: Workload) -> Iterator[Finding]:
                 f"is more than the {steps} steps of a case, so none would be taken; lower it",
                 group.checkpoint.every_steps,
             )
-    if group.recovery.policy == "requeue" and not workload.restartable:
+    if group.recovery.policy == "requeue" and not resumes(group, workload):
+        instead = (
+            "say that it can (command.restartable)"
+            if group.workload == COMMAND
+            else "choose another workload"
+        )
         yield Finding(
             ("recovery", "policy"),
-            f"but {group.workload} cannot resume from a saved state; write none or choose another workload",
+            f"but {group.workload} cannot resume from a saved state; write none or {instead}",
             group.recovery.policy,
         )
     yield from _fault_findings(group, workload, steps)
@@ -167,11 +221,11 @@ def _fault_findings(group: Group, workload: Workload, steps: int) -> Iterator[Fi
                 f"{smallest - 1}; lower it",
                 fault.target.node,
             )
-        if fault.expect == "recovered" and workload.restartable:
+        if fault.expect == "recovered" and resumes(group, workload):
             lacks = []
             if group.recovery.policy == "none":
                 lacks.append("recovery: {policy: requeue}")
-            if group.checkpoint is None:
+            if group.checkpoint is None and group.workload != COMMAND:
                 lacks.append("checkpoint: {every_steps: ...}")
             if lacks:
                 yield Finding(
@@ -206,7 +260,16 @@ def _growth_findings(group: Group, workload: Workload) -> Iterator[Finding]:
     scaling = group.scaling
     if scaling is None or scaling.grow is None:
         return
-    whole = sorted(n for n, v in workload.defaults.items() if isinstance(v, int) and not isinstance(v, bool))
+    swept = {
+        name: tuple(v for _, v in sweep.values(group.axes, name)) for axis in group.axes for name in axis
+    }
+    values = {**{name: (v,) for name, v in {**workload.defaults, **group.params}.items()}, **swept}
+    own = {
+        name: v[0] for name, v in values.items() if name not in sweep.AXIS_FIELDS and all(map(_is_whole, v))
+    }
+    whole = sorted(
+        n for n, v in (own if group.workload == COMMAND else workload.defaults).items() if _is_whole(v)
+    )
     if scaling.grow not in whole:
         yield Finding(
             ("scaling", "grow"),
@@ -215,11 +278,11 @@ def _growth_findings(group: Group, workload: Workload) -> Iterator[Finding]:
             scaling.grow,
         )
         return
-    value = group.params.get(scaling.grow, workload.defaults[scaling.grow])
-    if not isinstance(value, int):
-        return  # its type is a finding of its own
+    if not all(map(_is_whole, values[scaling.grow])):
+        return  # their type is a finding of its own
     for index, nodes in enumerate(scaling.nodes):
-        if value * nodes % scaling.base_nodes:
+        uneven = [value for value in values[scaling.grow] if value * nodes % scaling.base_nodes]
+        for value in uneven[:1]:
             yield Finding(
                 ("scaling", "nodes", index),
                 f"makes {scaling.grow} = {value} x {nodes}/{scaling.base_nodes}, which is no whole number; "
@@ -228,24 +291,87 @@ def _growth_findings(group: Group, workload: Workload) -> Iterator[Finding]:
             )
 
 
-def site_findings(campaign: Campaign, site: Site, registry: Registry) -> Iterator[Finding]:
-    """Findings about a valid campaign on a site."""
-    cases = sum(len(g.node_counts) * g.repeats for g in campaign.groups)
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def size_findings(groups: Iterable[Group]) -> Iterator[Finding]:
+    """Findings about the number of cases, which is found without writing them out."""
+    cases = sum(group.case_count for group in groups)
     if cases > MAX_CASES:
         yield Finding(
-            ("groups",), f"make {cases} cases, allowed: {MAX_CASES}; lower repeats or split the campaign"
+            ("groups",),
+            f"make {cases} cases, allowed: {MAX_CASES}; lower repeats, shorten axes or split the campaign",
         )
+
+
+def need_findings(campaign: Campaign) -> Iterator[Finding]:
+    """Doubts about what groups need of each other."""
+    failing = {g.name for g in campaign.groups if any(f.expect == "failed" for f in g.faults)}
     for index, group in enumerate(campaign.groups):
-        for finding in _group_on_site(group, site):
+        for number, name in enumerate(group.needs):
+            if name in failing:
+                yield Finding(
+                    ("groups", index, "needs", number),
+                    "has faults with which it is expected to fail, and has passed if it does; write it in after "
+                    "unless this is meant",
+                    name,
+                    warning=True,
+                )
+
+
+def site_findings(groups: Iterable[tuple[int, Group]], site: Site, registry: Registry) -> Iterator[Finding]:
+    """Findings about valid groups of a campaign, each with its number there, on a site."""
+    for index, group in groups:
+        if group.partition is not None and group.partition not in site.partitions:
+            yield _no_such_partition(index, group.partition, site)
+            continue
+        there = site.on(group.partition or "")
+        for finding in (*_group_on_site(group, there), *_slice_findings(group, there, registry)):
             yield Finding(("groups", index, *finding.loc), finding.text, finding.value, finding.warning)
+
+
+def _no_such_partition(index: int, name: str, site: Site) -> Finding:
+    names = sorted(site.partitions)
+    otherwise = "choose one" if names else "remove it, or add `partitions` to the site file"
+    return Finding(
+        ("groups", index, "partition"),
+        f'is none of the partitions of site "{site.name}", allowed: {", ".join(names) or "none"}; '
+        f"{did_you_mean(name, names, otherwise)}",
+        name,
+    )
+
+
+def _slice_findings(group: Group, site: Site, registry: Registry) -> Iterator[Finding]:
+    """MIG slices take one rank each, and NCCL does not join them."""
+    if not site.node.mig:
+        return
+    where = f'the GPUs of site "{site.name}" are MIG slices'
+    workload = registry.get(group.workload)
+    torch = workload is not None and workload.launcher == "torch"
+    most, place = max((ranks, place) for place, ranks in group.places("ranks_per_node"))
+    if most > site.node.gpus and (torch or group.workload == COMMAND):
+        yield Finding(
+            place,
+            f"but {where}, {site.node.gpus} on a node, and each rank needs one; lower it",
+            most,
+        )
+    several = most > 1 or any(nodes > 1 for nodes in group.node_counts)
+    if several and torch:
+        yield Finding(
+            place if most > 1 else ("workload",),
+            f"but {where}, and NCCL joins no slices: there is no path from one to another; make it one rank "
+            "(nodes: 1, ranks_per_node: 1), or choose a partition with whole GPUs",
+            most if most > 1 else group.workload,
+        )
 
 
 def _group_on_site(group: Group, site: Site) -> Iterator[Finding]:
     where = f'site "{site.name}"'
-    for index, nodes in enumerate(group.node_counts):
+    for place, nodes in group.places("nodes"):
         if nodes > site.limits.max_nodes:
             yield Finding(
-                ("nodes",) if group.scaling is None else ("scaling", "nodes", index),
+                place,
                 f"but {where} allows at most {site.limits.max_nodes}; lower it or choose another site",
                 nodes,
             )
@@ -256,14 +382,15 @@ def _group_on_site(group: Group, site: Site) -> Iterator[Finding]:
             "which the harness needs itself; lower it or choose another site",
             group.time_limit_min,
         )
-    if group.ranks_per_node > site.node.cpus:
-        yield Finding(
-            ("ranks_per_node",),
-            f"but a node of {where} has {site.node.cpus} processors: oversubscribed, so times mean little; "
-            "lower it unless this is meant",
-            group.ranks_per_node,
-            warning=True,
-        )
+    for place, ranks in group.places("ranks_per_node"):
+        if ranks > site.node.cpus:
+            yield Finding(
+                place,
+                f"but a node of {where} has {site.node.cpus} processors: oversubscribed, so times mean little; "
+                "lower it unless this is meant",
+                ranks,
+                warning=True,
+            )
     if group.recovery.policy == "requeue" and not site.requeue:
         yield Finding(
             ("recovery", "policy"),

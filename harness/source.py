@@ -1,4 +1,4 @@
-"""YAML text -> plain values, the line of each, and everything wrong with the text. No effects.
+"""YAML text -> plain values, the line of each, and everything wrong with the text; and back. No effects.
 
 Built on the parser's events, so that no object is ever constructed: a tag does nothing but be refused.
 Bounded: nesting, the number of values with aliases written out, and the length of a line, so that a
@@ -8,8 +8,10 @@ not know what the values mean.
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -289,3 +291,91 @@ def _reason(error: Exception) -> str:
 
 def _short(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+# ---- writing ----
+
+_WIDTH = 100  # characters of a line, where something can be broken up
+_LONG_KEY = 200  # characters; YAML takes a key for one only in the first 1024 of a line
+_LINES = re.compile(
+    r"[\t\x20-\x7e\xa1-\u1fff]*\S[\t\x20-\x7e\xa1-\u1fff]*\n(?:[\t\x20-\x7e\xa1-\u1fff]|\n)*"
+)  # kept as it is
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*")
+_QUOTED = frozenset(
+    {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+)  # here, or to older readers
+_ESCAPED = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+
+
+def dump(value: Any) -> str:
+    """YAML that ``parse`` reads back as an equal value, within its bounds: for people, and for a later run."""
+    return "\n".join(_block(value)) + "\n"
+
+
+def _block(value: Any) -> Iterator[str]:
+    """The lines of a value that stands below its key."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            written = _text(key)
+            if len(written) > _LONG_KEY:
+                yield f"? {written}"
+                written = ""
+            yield from _entry(f"{written}:", inner)
+    elif isinstance(value, tuple | list) and not _is_flat(value):
+        for inner in value:
+            nested = list(_block(inner))
+            yield f"- {nested[0]}"
+            yield from (f"  {line}" for line in nested[1:])
+    else:
+        yield from _flow(value)
+
+
+def _entry(key: str, value: Any) -> Iterator[str]:
+    if (isinstance(value, dict) and value) or (isinstance(value, tuple | list) and not _is_flat(value)):
+        yield key
+        yield from (f"  {line}" for line in _block(value))
+        return
+    if isinstance(value, str) and _LINES.fullmatch(value):
+        yield f"{key} |2{'-' if not value.endswith(chr(10)) else '+' if value.endswith(chr(10) * 2) else ''}"
+        yield from (f"  {line}" for line in value.removesuffix("\n").split("\n"))
+        return
+    first, *rest = _flow(value)
+    yield f"{key} {first}"
+    yield from (f"  {line}" for line in rest)
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether a list is written in [ ]: nothing in it has keys."""
+    return not any(
+        v if isinstance(v, dict) else isinstance(v, tuple | list) and not _is_flat(v) for v in value
+    )
+
+
+def _flow(value: Any) -> Iterator[str]:
+    if not isinstance(value, tuple | list):
+        yield _scalar_text(value)
+        return
+    line = "["
+    for index, inner in enumerate(value):
+        piece = " ".join(_flow(inner)) + ("," if index < len(value) - 1 else "")
+        if len(line) > 1 and len(line) + len(piece) > _WIDTH:
+            yield line
+            line = " "
+        line += piece if line in ("[", " ") else f" {piece}"
+    yield line + "]"
+
+
+def _scalar_text(value: Any) -> str:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, dict):
+        return "{}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    return json.dumps(value)
+
+
+def _text(text: str) -> str:
+    if _PLAIN.fullmatch(text) and text.lower() not in _QUOTED:
+        return text
+    return _ESCAPED.sub(lambda m: f"\\u{ord(m.group()):04x}", json.dumps(text, ensure_ascii=False))

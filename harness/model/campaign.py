@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.model.fields import Finding, Frozen, Line, Number, Slug, Text, refuse_if_any
-from harness.model.metrics import METRICS
+from harness.model import axes as sweep
+from harness.model import order
+from harness.model.command import Command
+from harness.model.command import findings as command_findings
+from harness.model.fields import Finding, Frozen, Line, Loc, Number, Slug, Text, refuse_if_any
 
 POWER_OFF = "node.power_off"  # needs a site's power command
+COMMAND = "command"  # the workload that is a program of the user's own
 KILL_PROCESSES = "node.kill_processes"  # the job's own processes on a node: allowed everywhere
 FaultKind = Literal["node.power_off", "node.kill_processes"]
 Statistic = Literal["median", "mean", "min", "max", "p95"]
@@ -30,25 +33,6 @@ Minutes = Annotated[int, Field(ge=1, le=43_200)]  # up to 30 days
 Seed = Annotated[
     int, Field(ge=0, le=2**31 - 1)
 ]  # with a repeat added it still fits 32 bits, which numpy wants
-
-
-_LISTED = "harness/model/metrics.py lists them"
-
-
-def did_you_mean(given: object, allowed: Iterable[str], otherwise: str) -> str:
-    """``did you mean "x"?`` where something allowed resembles ``given``, else ``otherwise``."""
-    close = get_close_matches(str(given), list(allowed), n=1, cutoff=0.5)
-    return f'did you mean "{close[0]}"?' if close else otherwise
-
-
-def _metric(name: str) -> str:
-    if name not in METRICS:
-        raise PydanticCustomError(
-            "text",
-            "is no metric of the harness; {next}",
-            {"next": did_you_mean(name, METRICS, _LISTED)},
-        )
-    return name
 
 
 def _param(value: Any) -> Any:
@@ -187,8 +171,8 @@ class FaultSpec(Frozen):
 class GateSpec(Frozen):
     """A limit that the samples of every case of the group must keep, warm-up left out."""
 
-    metric: Annotated[Text, BeforeValidator(lambda v: _metric(v) if isinstance(v, str) else v)]
-    """Name of a metric, unit included (harness/model/metrics.py lists them)."""
+    metric: Text
+    """Name of a metric, unit included: one of harness/model/metrics.py, or one that the group's command defines."""
     statistic: Statistic
     """What is compared with the limits."""
     min: Number | None = None
@@ -209,17 +193,16 @@ class GateSpec(Frozen):
             yield Finding(
                 ("min",), f"is above max = {self.max}, so nothing can pass; exchange them", self.min
             )
-        for column, value in self.where.items():
-            if column not in METRICS:
-                yield Finding(
-                    ("where", column),
-                    f"is no column of the samples; {did_you_mean(column, METRICS, _LISTED)}",
-                    value,
-                )
+
+
+Axis = Annotated[
+    dict[Text, Annotated[tuple[ParamValue, ...], Field(min_length=1, max_length=1000)]], Field(min_length=1)
+]
+"""Values of one parameter; or of several, which then change together (zipped)."""
 
 
 class Group(Frozen):
-    """Cases of one workload: repeats, over one or several numbers of nodes."""
+    """Cases of one workload: repeats, over numbers of nodes and over axes of parameters."""
 
     name: Slug
     """Short name, unique in the campaign."""
@@ -229,6 +212,17 @@ class Group(Frozen):
     """Number of nodes; or give `scaling`."""
     scaling: Scaling | None = None
     """Several numbers of nodes; or give `nodes`."""
+    axes: Annotated[tuple[Axis, ...], Field(max_length=sweep.MAX_AXES)] = ()
+    """Every combination of these is run. An axis names one parameter, or several that change together (then
+    each has as many values); nodes, ranks_per_node and steps may be axes as well."""
+    partition: Slug | None = None
+    """Which of the site's `partitions` it runs in; the site's own values unless told otherwise."""
+    role: Literal["measurement", "pre-check", "post-check"] = "measurement"
+    """pre-check: all measurements need it. post-check: runs when all else has ended, however that went."""
+    after: tuple[Slug, ...] = ()
+    """Groups that must have ended before this one is submitted."""
+    needs: tuple[Slug, ...] = ()
+    """Groups that must have ended and passed before this one is submitted; else it is not run, and says why."""
     ranks_per_node: Annotated[int, Field(ge=1, le=4096)] = 1
     """Ranks (processes of the workload) on each node."""
     repeats: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -241,6 +235,8 @@ class Group(Frozen):
     """First steps that are recorded but not judged; the workload's default unless told otherwise."""
     params: dict[Text, ParamValue] = Field(default_factory=dict)
     """Parameters of the workload; those left out have its defaults."""
+    command: Command | None = None
+    """workload `command` only: the program, and what is read from its output."""
     time_limit_min: Minutes = 5
     """Minutes that one case may take, restarts not counted."""
     checkpoint: Checkpoint | None = None
@@ -259,7 +255,7 @@ class Group(Frozen):
         return refuse_if_any(self, self._findings())
 
     def _findings(self) -> Iterator[Finding]:
-        if self.nodes is None and self.scaling is None:
+        if self.nodes is None and self.scaling is None and not sweep.values(self.axes, "nodes"):
             yield Finding(
                 (), "says on how many nodes it runs neither by nodes nor by scaling; add one of them"
             )
@@ -267,13 +263,108 @@ class Group(Frozen):
             yield Finding(
                 ("nodes",), "and scaling both say on how many nodes it runs; remove one of them", self.nodes
             )
+        given = dict.fromkeys(self.params, "params")
+        given |= {name: name for name in ("ranks_per_node", "steps") if name in self.model_fields_set}
+        if self.nodes is not None or self.scaling is not None:
+            given["nodes"] = "nodes" if self.scaling is None else "scaling"
+        yield from sweep.findings(self.axes, given)
+        if self.workload == COMMAND and self.command is None:
+            yield Finding(("command",), "is missing: workload command is a program of yours; say which")
+        elif self.workload != COMMAND and self.command is not None:
+            yield Finding(
+                ("command",),
+                f"means nothing with workload {self.workload}; remove it or write workload: command",
+            )
+        if self.command is not None:
+            swept = [n for axis in self.axes for n in axis if n not in sweep.AXIS_FIELDS]
+            yield from command_findings(self.command, [*self.params, *swept], self.time_limit_min)
         if self.twin and not self.faults:
             yield Finding(("twin",), "means nothing without faults; remove it or add a fault", self.twin)
 
     @property
     def node_counts(self) -> tuple[int, ...]:
-        """Every number of nodes the group runs on, in the order of the file."""
-        return self.scaling.nodes if self.scaling is not None else (self.nodes or 1,)
+        """Every number of nodes the group runs on, each once, in the order of the file."""
+        return tuple(dict.fromkeys(count for _, count in self.places("nodes")))
+
+    def places(self, name: str) -> list[tuple[Loc, int]]:
+        """Every value of nodes, ranks_per_node or steps with its place in the group; none for steps left out."""
+        if swept := sweep.values(self.axes, name):
+            return swept
+        if name == "nodes" and self.scaling is not None:
+            return [(("scaling", "nodes", index), count) for index, count in enumerate(self.scaling.nodes)]
+        value = getattr(self, name)
+        return [((name,), value)] if value is not None else []
+
+    @property
+    def wish(self) -> order.Wish:
+        """What it says of its order."""
+        return order.Wish(self.name, self.role, self.after, self.needs)
+
+    @property
+    def case_count(self) -> int:
+        """Number of its cases, twins left out, without writing them out."""
+        scaled = len(self.scaling.nodes) if self.scaling is not None else 1
+        return scaled * sweep.count(self.axes) * self.repeats
+
+
+class Packing(Frozen):
+    """How cases are put into jobs."""
+
+    mode: Literal["sequence", "interleaved", "jobs"] = "sequence"
+    """sequence: cases of one shape follow each other in one allocation. interleaved: likewise, one repeat of each
+    before the next repeat of any, so that a drift of the machine meets all alike. jobs: a job for each case, as
+    arrays."""
+    max_cases: Count | None = None
+    """Most cases of one job; as many as its time limit holds unless told otherwise."""
+    share_nodes: bool = False
+    """Cases of fewer nodes run in the allocation of larger ones, on some of its nodes: fewer jobs wait in the queue,
+    and nodes are idle meanwhile. Cases with faults never share."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Packing:
+        return refuse_if_any(self, self._findings())
+
+    def _findings(self) -> Iterator[Finding]:
+        if self.mode == "jobs":
+            for name in ("max_cases", "share_nodes"):
+                value = getattr(self, name)
+                if value:
+                    text = "means nothing with mode: jobs, where each case has its own; remove it"
+                    yield Finding((name,), text, value)
+
+
+class CampaignLimits(Frozen):
+    """What the campaign may take, whatever the site allows."""
+
+    max_node_hours: Annotated[float, Field(gt=0)] | None = None
+    """A plan that could take more is refused."""
+    max_jobs_in_queue: Count | None = None
+    """Most jobs queued or running at a time, each task of an array counted."""
+
+
+Retries = Annotated[int, Field(ge=0, le=100)]
+
+
+class Retry(Frozen):
+    """How often a case is submitted again after its job failed, by the class of the failure.
+
+    A case that injects a fault is not: its end is what was asked.
+    """
+
+    program: Retries = 0
+    """The program ended badly."""
+    machine: Retries = 2
+    """A node failed, or did not start the job; that node is then avoided."""
+    memory: Retries = 0
+    """The memory limit."""
+    time_limit: Retries = 0
+    """The time limit of the job or of the case."""
+    preempted: Retries = 5
+    """Another job took the nodes."""
+    cancelled: Retries = 0
+    """Somebody cancelled the job, other than by `harness cancel`."""
+    unknown: Retries = 1
+    """Nobody can say."""
 
 
 class Campaign(Frozen):
@@ -283,16 +374,38 @@ class Campaign(Frozen):
     """Version of this format: 1."""
     name: Slug
     """Short name of the campaign; the run folder is called after it."""
+    include: tuple[Text, ...] = ()
+    """Files with more of a campaign's keys, relative to this one: groups are put behind these, mappings are merged, and
+    what stands here wins. Done when a file is read, so a campaign in memory has none."""
     description: Line = ""
     """What the campaign asks, in one line, for the report."""
     seed: Seed
     """Where all randomness comes from: the same seed gives the same data and the same faults."""
+    packing: Packing = Packing()
+    """How cases are put into jobs."""
+    limits: CampaignLimits = CampaignLimits()
+    """What the campaign may take, whatever the site allows."""
+    retry: Retry = Retry()
+    """How often a case is submitted again after its job failed, by the class of the failure."""
+    templates: Line = ""
+    """Folder of templates that override the site's and the harness's, relative to the file that names it. Templates are
+    code."""
     groups: Annotated[tuple[Group, ...], Field(min_length=1, max_length=1000)]
     """What is run."""
 
     @model_validator(mode="after")
     def _rules(self) -> Campaign:
-        return refuse_if_any(self, duplicate_names([g.name for g in self.groups]))
+        return refuse_if_any(self, self._findings())
+
+    def _findings(self) -> Iterator[Finding]:
+        if self.include:
+            yield Finding(("include",), "needs a file, and this is none; write what it names in its place")
+        yield from duplicate_names([g.name for g in self.groups])
+        yield from order.findings([g.wish for g in self.groups])
+
+    def waits(self) -> dict[str, order.Wait]:
+        """What each group waits for, what roles add included."""
+        return order.resolve([g.wish for g in self.groups])
 
 
 def duplicate_names(names: Iterable[object]) -> Iterator[Finding]:

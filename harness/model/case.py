@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 Scalar = str | int | float | bool
@@ -65,6 +67,11 @@ class Case:
     is_twin: bool = False  # planned only because a faulted case needs it
     deterministic: bool = True
     time_limit_min: int = 5
+    axes: Mapping[str, Param] = field(
+        default_factory=dict
+    )  # what this cell's axes say: the label's second part
+    partition: str = ""  # which of the site's partitions; "": the site's own values
+    command: Mapping[str, Any] | None = None  # workload "command": harness.model.command.Command as JSON
 
     @property
     def ranks(self) -> int:
@@ -73,9 +80,13 @@ class Case:
 
     @property
     def label(self) -> str:
-        """A name for people: group, nodes, repeat, and ``twin`` or ``fault`` where it matters."""
+        """A name for people: group, nodes, axes, repeat, and ``twin`` or ``fault`` where it matters."""
         role = "/fault" if self.faults else "/twin" if self.is_twin else ""
-        return f"{self.group}/n{self.nodes}/r{self.repeat}{role}"
+        axes = sorted(self.axes.items())  # JSON does not keep their order, and a label must stay the same
+        cell = "".join(f"/{name}={short(value)}" for name, value in axes if name != "nodes")
+        if len(cell) > _LABEL_AXES:
+            cell = f"{cell[:_LABEL_AXES]}~{content_id(cell, 10)}"
+        return f"{self.group}/n{self.nodes}{cell}/r{self.repeat}{role}"
 
     def to_json(self) -> dict[str, Any]:
         """The case as JSON-ready data; ``Case.from_json`` gives an equal value back."""
@@ -91,8 +102,25 @@ class Case:
         values = dict(data)
         values["faults"] = tuple(Fault(**f) for f in values.get("faults", ()))
         values["gates"] = tuple(Gate(**g) for g in values.get("gates", ()))
-        values["params"] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["params"].items()}
+        for name in ("params", "axes"):
+            values[name] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values.get(name, {}).items()
+            }
         return cls(**values)
+
+
+_LABEL_VALUE, _LABEL_AXES = 24, 100  # characters
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]")
+
+
+def short(value: Param) -> str:
+    """A value as labels show it: safe in reports and on command lines; a long or odd one ends in its digest."""
+    parts = value if isinstance(value, tuple) else (value,)
+    text = "+".join(str(v).lower() if isinstance(v, bool) else str(v) for v in parts)
+    plain = _UNSAFE.sub("_", text)
+    if plain == text and len(text) <= _LABEL_VALUE:
+        return text
+    return f"{plain[:15]}~{content_id(text, 8)}"
 
 
 @dataclass(frozen=True)
@@ -114,6 +142,37 @@ class Submission:
     name: str  # "0003"; the job's name in Slurm is "hh.<run id>.<name>"
     jobs: tuple[Job, ...]
     template: str  # file name under sbatch_templates
+    partition: str = ""  # which of the site's partitions; "": the site's own values
+    after: tuple[str, ...] = ()  # groups that must have ended before this is sent
+    needs: tuple[str, ...] = ()  # groups that must have ended and passed
+    round: int = 0  # above 0: some jobs of the submission `of` once more, after they failed
+    of: str = ""  # the planned submission whose script this sends; "" for itself
+    tasks: tuple[int, ...] = ()  # array indices of the jobs; () for 0, 1, 2 ...
+
+    @property
+    def script(self) -> str:
+        """Name of the planned submission whose script is sent."""
+        return self.of or self.name
+
+    def task_id(self, index: int, job_id: str) -> str:
+        """Slurm's id of ``jobs[index]``, given that of the submission: ``12``, or ``12_3`` in an array."""
+        if not self.is_array:
+            return job_id
+        return f"{job_id}_{self.tasks[index] if self.tasks else index}"
+
+    def again(self, round_: int, keys: Collection[str]) -> Submission:
+        """Those of its jobs once more, in a later round."""
+        chosen = [i for i, job in enumerate(self.jobs) if job.key in keys]
+        return replace(
+            self,
+            name=f"{self.name}.{round_}",
+            jobs=tuple(self.jobs[i] for i in chosen),
+            after=(),
+            needs=(),
+            round=round_,
+            of=self.name,
+            tasks=tuple(chosen) if self.is_array else (),
+        )
 
     def job_name(self, run_id: str) -> str:
         """Its name in Slurm: the key by which it is found again (comments are not always in the accounts)."""
@@ -122,7 +181,15 @@ class Submission:
     @property
     def is_array(self) -> bool:
         """Whether this is submitted with ``--array``."""
-        return len(self.jobs) > 1
+        return len(self.jobs) > 1 or bool(self.tasks)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the campaign tells the driver."""
+
+    retry: Mapping[str, int] = field(default_factory=dict)  # class of failure -> times; one left out: 0
+    max_jobs_in_queue: int | None = None  # the smaller of campaign's and site's
 
 
 @dataclass(frozen=True)
@@ -131,6 +198,7 @@ class Plan:
 
     cases: tuple[Case, ...]
     submissions: tuple[Submission, ...]
+    policy: Policy = Policy()
 
     def case(self, case_id: str) -> Case:
         """The case of that id.
@@ -138,16 +206,18 @@ class Plan:
         Raises:
             KeyError: no case has it.
         """
-        for case in self.cases:
-            if case.case_id == case_id:
-                return case
-        raise KeyError(case_id)
+        return self._by_id[case_id]
+
+    @functools.cached_property
+    def _by_id(self) -> dict[str, Case]:
+        return {case.case_id: case for case in self.cases}
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON-ready data."""
         return {
             "cases": [c.to_json() for c in self.cases],
             "submissions": [asdict(s) for s in self.submissions],
+            "policy": asdict(self.policy),
         }
 
     @classmethod
@@ -156,8 +226,13 @@ class Plan:
         submissions = []
         for s in data["submissions"]:
             jobs = tuple(Job(**{**j, "case_ids": tuple(j["case_ids"])}) for j in s["jobs"])
-            submissions.append(Submission(name=s["name"], jobs=jobs, template=s["template"]))
-        return cls(cases=tuple(Case.from_json(c) for c in data["cases"]), submissions=tuple(submissions))
+            groups = {name: tuple(s.get(name, ())) for name in ("after", "needs", "tasks")}
+            submissions.append(Submission(**{**s, "jobs": jobs, **groups}))
+        return cls(
+            cases=tuple(Case.from_json(c) for c in data["cases"]),
+            submissions=tuple(submissions),
+            policy=Policy(**data.get("policy", {})),
+        )
 
 
 def content_id(content: Any, length: int = 12) -> str:

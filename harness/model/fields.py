@@ -10,6 +10,7 @@ import math
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
@@ -64,6 +65,12 @@ def refuse_if_any(model: FrozenModel, findings: Iterable[Finding]) -> FrozenMode
     if found:
         raise Findings(found)
     return model
+
+
+def did_you_mean(given: object, allowed: Iterable[str], otherwise: str) -> str:
+    """``did you mean "x"?`` where something allowed resembles ``given``, else ``otherwise``."""
+    close = get_close_matches(str(given), list(allowed), n=1, cutoff=0.5)
+    return f'did you mean "{close[0]}"?' if close else otherwise
 
 
 def place(loc: Loc) -> str:

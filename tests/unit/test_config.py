@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +20,25 @@ from harness.config import ConfigError
 from harness.model.campaign import Campaign
 from harness.model.fields import NOTHING
 from harness.model.site import Site
+from harness.model.site_parts import (
+    Container,
+    Limits,
+    Mpi,
+    Network,
+    Node,
+    Paths,
+    Power,
+    Scheduler,
+)
 from harness.resources import configs_dir
 from harness.source import parse
 
 CAMPAIGNS, SITES = configs_dir() / "campaigns", configs_dir() / "sites"
+
+BLOCKS = {
+    "limits": Limits, "node": Node, "container": Container, "mpi": Mpi, "network": Network, "paths": Paths,
+    "power": Power, "scheduler": Scheduler,
+}  # fmt: skip
 
 GOOD = """\
 schema: 1
@@ -72,6 +88,10 @@ def file_errors(path: Path) -> str:
     return str(caught.value).replace(f"{path.parent}/", "")
 
 
+def keys_of(model: type[Site] | type[Campaign]) -> str:
+    return ", ".join(field.alias or name for name, field in model.model_fields.items())
+
+
 def without(text: str, line: str) -> str:
     assert line in text
     return text.replace(line, "")
@@ -116,16 +136,20 @@ def test_what_is_written_as_json_is_read_back_as_the_same_value() -> None:
     assert Site.model_validate_json(site.model_dump_json()) == site
 
 
+@pytest.mark.parametrize("name", ["quickstart", "sweep"])
 @pytest.mark.parametrize("site", ["emulated", "local", "example-gpu"])
-def test_the_quickstart_fits_every_site_that_comes_with_the_harness(site: str) -> None:
-    campaign, text = config.load_campaign("quickstart", [CAMPAIGNS])
+def test_the_lessons_fit_every_site_that_comes_with_the_harness(site: str, name: str) -> None:
+    campaign, text = config.load_campaign(name, [CAMPAIGNS])
     assert config.check(campaign, config.load_site(site, [SITES])[0], text=text) == []
 
 
 def test_every_line_of_the_gpu_example_is_explained_and_every_key_is_in_it() -> None:
     text = (SITES / "example-gpu.yaml").read_text()
-    keys = set(parse(text).data)
-    assert keys == {field.alias or name for name, field in Site.model_fields.items()}
+    data = parse(text).data
+    assert set(data) == {field.alias or name for name, field in Site.model_fields.items()}
+    for name, block in BLOCKS.items():
+        shown = set(data[name]) if data[name] is not None else set(re.findall(r"(?m)^#       (\w+):", text))
+        assert shown >= set(block.model_fields), f"{name}: lacks {set(block.model_fields) - shown}"
     blocks = [block.strip().splitlines() for block in text.split("\n\n")]
     unexplained = [
         block[0]
@@ -134,6 +158,20 @@ def test_every_line_of_the_gpu_example_is_explained_and_every_key_is_in_it() -> 
         and not block[0].startswith(("qos", "gres"))
     ]
     assert unexplained == []
+
+
+def test_an_example_in_a_comment_of_the_gpu_site_is_a_valid_one() -> None:
+    text = (SITES / "example-gpu.yaml").read_text()
+    commented = [
+        "\n".join(line.removeprefix("#     ") for line in block.splitlines())
+        for block in re.findall(r"(?m)^#     (?:power|container):\n(?:#       .*\n)+", text)
+    ]
+    staging = text.replace("kind: production", "kind: staging", 1)
+    for example in commented:
+        name = example.split(":", 1)[0]
+        site = config.parse_site(staging.replace(f"\n{name}: null\n", f"\n{example}\n"))
+        assert getattr(site, name) is not None
+    assert len(commented) == 2
 
 
 def test_names_are_looked_up_and_paths_are_not(tmp_path: Path) -> None:
@@ -342,12 +380,12 @@ groups:
   - e
 """
     expected = """\
-c.yaml:2: nmae = "x", is an unknown key, allowed: schema, name, description, seed, groups; did you mean "name"?
+c.yaml:2: nmae = "x", is an unknown key, allowed: KEYS; did you mean "name"?
 c.yaml:3: name = "Quick Start", is used in names of files and jobs, allowed: 1 to 64 of a-z 0-9 . _ -, the first \
 a letter or digit; rename it
 c.yaml:4: seed = "7", must be a whole number; write digits only, without quotes
-c.yaml:7: groups[0].workload = "torch.alreduce", is no workload, allowed: mpi.halo, torch.allreduce, torch.train; \
-did you mean "torch.allreduce"?
+c.yaml:7: groups[0].workload = "torch.alreduce", is no workload, allowed: command, mpi.halo, torch.allreduce, \
+torch.train; did you mean "torch.allreduce"?
 c.yaml:8: groups[0].scaling.nodes[2] = 0, is too small, allowed: 1 and above; raise it
 c.yaml:10: groups[1].name = "a", is the name of groups[0] too; give each its own
 c.yaml:13: groups[1].steps = 40.5, must be a whole number; write digits only, without quotes
@@ -358,9 +396,9 @@ c.yaml:15: groups[1].params.width, must be one value, like the default 64; remov
 c.yaml:15: groups[1].params.heads = true, must be a whole number, like the default 4; change it
 c.yaml:17: groups[1].faults[0].kind = "node.poweroff", allowed: node.power_off, node.kill_processes; \
 did you mean "node.power_off"?
-c.yaml:19: groups[1].gates[0].metric = "los", is no metric of the harness; did you mean "loss"?
 c.yaml:19: groups[1].gates[0].statistic = "medan", allowed: median, mean, min, max, p95; did you mean "median"?
 c.yaml:19: groups[1].gates[0].max = Infinity, must be a finite number; change it
+c.yaml:19: groups[1].gates[0].metric = "los", is no metric of the harness; did you mean "loss"?
 c.yaml:20: groups[1].gates[1], has neither min nor max, so it would pass everything; add one or both
 c.yaml:21: groups[1].gates[2].min = 3, is above max = 1, so nothing can pass; exchange them
 c.yaml:21: groups[1].gates[2].where.mesage_bytes = 1, is no column of the samples; did you mean "message_bytes"?
@@ -370,7 +408,7 @@ c.yaml:27: groups[3].name, is missing (Short name, unique in the campaign); add 
 c.yaml:28: groups[3].recovery = "requeue", must be keys and values; write it in { } or indented below
 c.yaml:29: groups[3].faults = null, is empty and must be a list; write it in [ ]
 c.yaml:30: groups[4] = "e", must be keys and values; write it in { } or indented below"""
-    assert campaign_errors(text) == expected
+    assert campaign_errors(text).splitlines() == expected.replace("KEYS", keys_of(Campaign)).splitlines()
 
 
 def group(body: str) -> str:
@@ -546,9 +584,7 @@ s.yaml:1: accounting, is missing (Whether `sacct` works here); add it
 s.yaml:3: kind = "prod", allowed: emulated, staging, production, workstation; did you mean "production"?
 s.yaml:5: partition = "batch\\n#SBATCH --uid=0", holds the control character '\\n' at position 6; write it on one line
 s.yaml:6: account = "", is empty; write a text or leave the key out
-s.yaml:7: acount = "me", is an unknown key, allowed: schema, name, description, kind, launcher, partition, account, \
-qos, reservation, constraint, gres, licenses, limits, node, python, environment, prologue, mpi, network, paths, \
-requeue, accounting, power, scheduler; did you mean "account"?
+s.yaml:7: acount = "me", is an unknown key, allowed: KEYS; did you mean "account"?
 s.yaml:8: limits.max_nodes = 0, is too small, allowed: 1 and above; raise it
 s.yaml:8: limits.max_time_min, is missing (Longest time limit of one job, in minutes); add it
 s.yaml:9: node.exclusive = "yes", must be true or false, without quotes (in YAML 1.2 yes and no are texts); change it
@@ -563,7 +599,7 @@ s.yaml:15: power.command[2] = "{", has braces that do not match (Single '{' enco
 write {{ for a brace
 s.yaml:15: power.command, never says {action}; add it
 s.yaml:15: power.command, never says {node}; add it"""
-    assert site_errors(text) == expected
+    assert site_errors(text).splitlines() == expected.replace("KEYS", keys_of(Site)).splitlines()
 
 
 def test_names_that_bash_or_slurm_own_are_no_variables_of_a_site() -> None:
@@ -736,9 +772,23 @@ def test_a_campaign_of_too_many_cases_is_refused() -> None:
     more = text + "".join(
         f"  - {{name: g{n}, workload: mpi.halo, nodes: 1, repeats: 1000}}\n" for n in range(7)
     )
-    assert checked(more, SITE) == [
-        "c.yaml:4: groups, make 11000 cases, allowed: 10000; lower repeats or split the campaign"
-    ]
+    assert campaign_errors(more) == (
+        "c.yaml:4: groups, make 11000 cases, allowed: 10000; lower repeats, shorten axes or split the campaign"
+    )
+
+
+def test_a_campaign_of_far_too_many_cases_is_refused_at_once() -> None:
+    many = ", ".join(str(n) for n in range(1, 1001))
+    axes = "".join(
+        f"\n- {{{name}: [{many}]}}" for name in ("rows", "columns", "nodes", "steps", "ranks_per_node")
+    )
+    start = time.monotonic()
+    errors = campaign_errors(group(f"name: a\nworkload: mpi.halo\nwarmup_steps: 0\naxes:{axes}"))
+    assert errors == (
+        "c.yaml:4: groups, make 1000000000000000 cases, allowed: 10000; lower repeats, shorten axes or split the "
+        "campaign"
+    )
+    assert time.monotonic() - start < 5
 
 
 def test_a_campaign_that_was_built_in_python_is_checked_without_lines() -> None:
@@ -762,3 +812,14 @@ def test_the_schema_describes_every_key_and_forbids_others(schema: dict[str, Any
         ]
         assert undescribed == []
     assert schema["properties"]["schema"]["const"] == 1
+
+
+def test_the_schema_knows_the_workloads_and_the_values_that_an_axis_takes() -> None:
+    group = config.campaign_json_schema()["$defs"]["Group"]["properties"]
+    assert group["workload"]["enum"] == ["command", "mpi.halo", "torch.allreduce", "torch.train"]
+    scalars = [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]
+    axis = group["axes"]["items"]
+    assert axis["minProperties"] == 1
+    assert axis["additionalProperties"]["items"] == {
+        "anyOf": [*scalars, {"type": "array", "items": {"anyOf": scalars}}]
+    }

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import config
+from harness.cost import Summary, summary
 from harness.model.campaign import Campaign
 from harness.model.case import Fault, Gate, Plan
 from harness.model.site import Site
-from harness.plan import PlanError, Summary, expand, summary
+from harness.plan import PlanError, expand
 from harness.resources import configs_dir
 from harness.rules import JOB_MARGIN_MIN
 
@@ -91,6 +92,9 @@ def test_a_case_holds_everything_that_was_left_out() -> None:
         "is_twin": False,
         "deterministic": True,
         "time_limit_min": 5,
+        "axes": {},
+        "partition": "",
+        "command": None,
     }  # fmt: skip
     assert second.gates == (Gate("residual", "max", None, 1, {"step": 9}),)
     assert second.label == "g0/n3/r1"
@@ -336,9 +340,17 @@ def test_an_array_is_no_larger_than_the_site_allows() -> None:
 def test_numbers_of_a_plan_are_an_upper_bound() -> None:
     group = {**FAULTED, "recovery": {"policy": "requeue", "max_restarts": 2}, "time_limit_min": 28}
     halo = {"workload": "mpi.halo", "nodes": 4, "time_limit_min": 13}
-    # 2 nodes x 30 min x 3 starts, its twin 2 x 30, and 4 x 15
+    # At most 2 nodes x 30 min x 3 starts, its twin 2 x 30, and 4 x 15; expected one start more than the first.
     assert summary(expand(campaign(group, halo), site())) == Summary(
-        cases=3, twins=1, jobs=3, submissions=3, node_hours_max=5.0
+        cases=3,
+        twins=1,
+        jobs=3,
+        submissions=3,
+        largest_array=1,
+        largest_job_nodes=4,
+        longest_job_min=30,
+        node_hours_expected=4.0,
+        node_hours_max=5.0,
     )
 
 
