@@ -1,4 +1,4 @@
-"""The driver: compares plan, ledger and cluster, decides in a pure function, acts once, and again.
+"""The driver: looks, has ``harness.reconcile`` decide, acts once, and again.
 
 It can be killed at any instruction; started again on the same run folder it goes on. One driver at a
 time holds the run's lock. It asks the scheduler one question a poll, and reads how far cases are from
@@ -16,103 +16,42 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from harness import healing, ledger
+from harness import arrival, failures, healing, ledger, pace
 from harness.ledger import Ledger
-from harness.model.case import Job, Plan, Submission
-from harness.rundir import RunDir, RunFolderError, write_json
+from harness.model import event as ev
+from harness.model.case import Job, Submission
+from harness.reconcile import (
+    Action,
+    Again,
+    End,
+    Judge,
+    LookUp,
+    Over,
+    Seen,
+    Submit,
+    complete,
+    reconcile,
+    unclear_submissions,
+)
+from harness.rundir import RunDir, RunFolderError, read_lines, takes_no_more, write_json
 from harness.scheduler import Scheduler, create
-from harness.slurm.commands import CALLS, CommandError, is_refusal
+from harness.slurm.commands import CALLS, CommandError, Refusal, refusal_of
 from harness.slurm.query import JobRow
-from harness.slurm.states import is_over
-from harness.views import CaseView, task_id, views
+from harness.views import CaseView, views
 
-MAX_POLL_S = 15.0
-LOOKUP_WAIT_S = 5.0
+LOOKUP_WAIT_S = 5.0  # between two answers that do not list a submission, before it is sent again
 MAX_TRIES = 8  # of an sbatch whose outcome is unknown each time, with the controller answering in between
 GIVE_UP_S = 1800.0  # of a scheduler that does not answer: then whoever started us should know
-SETTLE_S = 15.0  # after a supervisor's last word: how long Slurm may take to call its job ended
+SETTLED_S = (
+    60.0  # after sbatch's answer: from then on a job that neither accounts nor controller know is gone
+)
+LOOK_S = 0.4  # between two looks into the run folder, or
+LOOK_SHARE = 30.0  # so many times what the last look took, if that is longer
 
-
-@dataclass(frozen=True)
-class Submit:
-    """Call sbatch for a submission that is certainly not in the queue."""
-
-    submission: Submission
-
-
-@dataclass(frozen=True)
-class LookUp:
-    """Ask whether a submission of unknown outcome is in the queue."""
-
-    submissions: tuple[Submission, ...]
-
-
-@dataclass(frozen=True)
-class End:
-    """A job has ended; write it down."""
-
-    key: str
-    facts: Mapping[str, Any]
-
-
-Action = Submit | LookUp | End
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is known of the cluster and the run folder at one moment."""
-
-    rows: Mapping[str, JobRow]  # job key -> Slurm's word
-    ends: Mapping[str, Mapping[str, Any]]  # job key -> the supervisor's last word
-    wall_ns: int
-
-
-def reconcile(plan: Plan, known: Ledger, seen: Seen, *, one_at_a_time: bool = False) -> list[Action]:
-    """What to do next. Pure; the order is the plan's.
-
-    A submission that was begun and has no job id is looked up before anything else is done with it. A
-    job is over when its supervisor said so, or when Slurm says so in a state that cannot change.
-    """
-    actions: list[Action] = []
-    unclear = unclear_submissions(plan, known)
-    if unclear:
-        actions.append(LookUp(unclear))
-    busy = False
-    for submission in plan.submissions:
-        name = submission.name
-        if name in known.refused:
-            for job in submission.jobs:
-                if job.key not in known.ended:
-                    actions.append(End(job.key, {"state": "REFUSED", "reason": known.refused[name]}))
-            continue
-        if name not in known.submitted:
-            if name not in known.submitting and not (one_at_a_time and busy):
-                actions.append(Submit(submission))
-                busy = True
-            continue
-        for job in submission.jobs:
-            if job.key in known.ended:
-                continue
-            row, end = seen.rows.get(job.key), seen.ends.get(job.key)
-            if row is not None and is_over(row.state):
-                actions.append(End(job.key, _facts(row, end)))
-            elif end is not None and (row is None or seen.wall_ns - end["wall_ns"] > SETTLE_S * 1e9):
-                actions.append(End(job.key, {"state": "", "reason": "", "job_id": end["job_id"]}))
-            else:
-                busy = True
-    return actions
-
-
-def unclear_submissions(plan: Plan, known: Ledger) -> tuple[Submission, ...]:
-    """Submissions that were begun, and of which nobody knows whether they are in the queue."""
-    return tuple(
-        s
-        for s in plan.submissions
-        if s.name in known.submitting and s.name not in known.submitted and s.name not in known.refused
-    )
+Judgement = Callable[[RunDir, Sequence[str]], Mapping[str, str]]
+"""Verdict of each of these cases, as words; how cases are judged is ``analysis``'s, and no business of the driver."""
 
 
 @contextlib.contextmanager
@@ -140,22 +79,9 @@ def interrupts_wait() -> Iterator[None]:
 def read_calls(run: RunDir) -> dict[str, int]:
     """Slurm's commands that were run for a run, by name; empty before the first."""
     try:
-        return {str(k): int(v) for k, v in run.read_json(run.calls).items()}
-    except (RunFolderError, ValueError, TypeError):
+        return {str(k): int(v) for k, v in run.read_json(run.calls)["calls"].items()}
+    except (RunFolderError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-
-
-def _facts(row: JobRow, end: Mapping[str, Any] | None) -> dict[str, Any]:
-    reason = "" if end is not None else f"Slurm says {row.state} (exit code {row.exit_code or 'unknown'})"
-    return {
-        "state": row.state,
-        "exit_code": row.exit_code,
-        "nodes": row.nodes,
-        "start": row.start,
-        "end": row.end,
-        "job_id": row.job_id,
-        "reason": reason,
-    }
 
 
 class SchedulerAway(Exception):
@@ -163,17 +89,30 @@ class SchedulerAway(Exception):
 
 
 class Driver:
-    """Drives one run."""
+    """Drives one run.
 
-    def __init__(self, run: RunDir, scheduler: Scheduler | None = None) -> None:
+    Args:
+        run: its folder.
+        scheduler: what runs its jobs; the site's own unless told otherwise.
+        judge: judges the cases of groups that others need; without one they are unknown, which is no pass.
+    """
+
+    def __init__(
+        self, run: RunDir, scheduler: Scheduler | None = None, judge: Judgement | None = None
+    ) -> None:
         self.run = run
         self.plan = run.read_plan()
         self.site = run.read_site()
         self.identity = run.read_identity()
         self.scheduler = scheduler or create(run, self.site, self.identity["run_id"])
+        self._judge = judge or (lambda run, case_ids: dict.fromkeys(case_ids, "unknown"))
         self._counted: Counter[str] = Counter(CALLS)  # of this process, before this run
+        self._per_minute = int(self.site["scheduler"].get("calls_per_minute", 60))
+        self._visible_after_s = float(self.site["paths"].get("visible_after_s", 0.0))
         self._rows: dict[str, JobRow] = {}  # Slurm's last word, kept between two questions
+        self._nodes: dict[str, dict[str, str]] = {}  # partition -> node -> state, asked once a step
         self.trouble = ""  # what the scheduler last answered instead of an answer
+        self.held_back = ""  # why nothing is asked or submitted, though the scheduler is well
 
     # --- cancelling -----------------------------------------------------------------------------------
 
@@ -185,14 +124,11 @@ class Driver:
         """
         run_id = self.identity["run_id"]
         known = ledger.read(self.run)
-        for submission in self.plan.submissions:
-            if submission.name in known.submitted or submission.name in known.refused:
-                continue
+        for submission in known.submissions(self.plan):
             ledger.write(self.run, ledger.CANCELLED, submission.name)
-            if submission.name not in known.submitting:
-                ledger.write(
-                    self.run, ledger.REFUSED, submission.name, why="cancelled before it was submitted"
-                )
+            if submission.name in {*known.submitted, *known.refused, *known.submitting}:
+                continue
+            ledger.write(self.run, ledger.REFUSED, submission.name, why="cancelled before it was submitted")
         known = ledger.read(self.run)
         unclear = unclear_submissions(self.plan, known)
         if unclear:
@@ -217,6 +153,8 @@ class Driver:
         try:
             descriptor = os.open(self.run.lease, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
+            if takes_no_more(error):
+                raise
             raise RunFolderError(
                 f"{self.run.path}: cannot be written ({error.strerror}); "
                 "a run is driven by the user who planned it"
@@ -240,33 +178,38 @@ class Driver:
 
         A scheduler that does not answer is not an error: ``trouble`` says so, and its rows are missing.
         """
-        rows = {key: row for key, row in self._rows.items() if key not in known.ended}
+        current = known.current(self.plan)
+        open_ = {
+            key: (submission, index)
+            for key, (submission, index) in current.items()
+            if submission.name in known.submitted and key not in known.ended
+        }
         ends: dict[str, Mapping[str, Any]] = {}
         jobs: dict[str, str] = {}
-        for submission in self.plan.submissions:
-            if submission.name not in known.submitted:
-                continue
-            for index, job in enumerate(submission.jobs):
-                if job.key in known.ended:
-                    continue
-                jobs[job.key] = self._job_id(submission, index, known.submitted[submission.name])
-                self._read_end(job.key, ends)
+        for key, (submission, index) in open_.items():
+            jobs[key] = self._job_id(submission, index, known.submitted[submission.name])
+            self._read_end(key, submission.round, ends)
+        # Of the job that is followed now: not of an earlier round, nor of a twin that lost the claim.
+        rows = {key: row for key, row in self._rows.items() if row.job_id == jobs.get(key)}
         if jobs and (ask or self.scheduler.free):
             try:
-                answer = self.scheduler.rows(jobs, ends)
+                answer = self.scheduler.rows(jobs, ends, self._settled(known, open_))
                 new = {key: row for key, row in answer.items() if key not in known.ended}
                 rows.update(new)
                 self._rows.update(new)
                 for key in new:  # a last word may have come while the question was asked
-                    self._read_end(key, ends)
+                    self._read_end(key, open_[key][0].round, ends)
             except CommandError as error:
                 self.trouble = str(error)
         return Seen(rows, ends, time.time_ns())
 
-    def _read_end(self, key: str, ends: dict[str, Mapping[str, Any]]) -> None:
-        if key not in ends and self.run.end(key).exists():
-            with contextlib.suppress(RunFolderError):
-                ends[key] = self.run.read_json(self.run.end(key), "wall_ns", "job_id")
+    def _settled(self, known: Ledger, open_: Mapping[str, tuple[Submission, int]]) -> list[str]:
+        before_ns = time.time_ns() - SETTLED_S * 1e9
+        return [key for key, (s, _) in open_.items() if known.submitted_ns[s.name] < before_ns]
+
+    def _read_end(self, key: str, round_: int, ends: dict[str, Mapping[str, Any]]) -> None:
+        if key not in ends and (said := arrival.last_word(self.run, key, round_)) is not None:
+            ends[key] = said
 
     def _job_id(self, submission: Submission, index: int, submitted: str) -> str:
         """The job to follow: the one that holds the claim, which need not be the one that was submitted last.
@@ -276,37 +219,83 @@ class Driver:
         if self.scheduler.one_at_a_time:
             return submitted
         with contextlib.suppress(RunFolderError):
-            claim = self.run.read_json(self.run.claim(submission.jobs[index].key), "job_id")
+            claim = self.run.read_json(self.run.claim(submission.jobs[index].key, submission.round), "job_id")
             return str(claim["job_id"])
-        return task_id(submission, index, submitted)
+        return submission.task_id(index, submitted)
 
     # --- acting ---------------------------------------------------------------------------------------
 
-    def apply(self, actions: Sequence[Action]) -> None:
-        """Do what was decided, each thing once, each written down before the next."""
+    def apply(self, actions: Sequence[Action], known: Ledger) -> None:
+        """Do what was decided by what was known, each thing once, each written down before the next."""
+        current = known.current(self.plan)
+        suspects = set(known.suspects)
         for action in actions:
             if isinstance(action, Submit):
-                self._submit(action.submission)
+                if not self._submit(action.submission):
+                    return  # later ones would fare no better, and would overtake it
             elif isinstance(action, LookUp):
                 self._look_up(action.submissions)
+            elif isinstance(action, Over):
+                ledger.write(self.run, ledger.OVER, action.key, state=action.state)
+            elif isinstance(action, Judge):
+                verdicts = dict(self._judge(self.run, action.case_ids))
+                ledger.write(self.run, ledger.JUDGED, action.group, verdicts=verdicts)
+            elif isinstance(action, Again):
+                self._again(action)
             else:
-                ledger.write(self.run, ledger.ENDED, action.key, facts=dict(action.facts))
+                self._end(action, current[action.key][0], known, suspects)
 
-    def _submit(self, submission: Submission) -> None:
+    def _submit(self, submission: Submission) -> bool:
+        """Whether it was submitted, or refused for good."""
+        if self._room() < 2:  # sbatch, and perhaps sinfo before it
+            self.held_back = f"{self._per_minute} calls in a minute, the site's limit (calls_per_minute)"
+            return False
         with interrupts_wait():  # a Ctrl-C must not come between sbatch and the line that names its job
-            self._submit_now(submission)
+            return self._submit_now(submission)
 
-    def _submit_now(self, submission: Submission) -> None:
-        ledger.write(self.run, ledger.SUBMITTING, submission.name)
+    def _submit_now(self, submission: Submission) -> bool:
         try:
-            job_id = self.scheduler.submit(submission)
+            exclude = self._excluded(submission)
         except CommandError as error:
-            if is_refusal(error):
+            self.trouble = str(error)
+            return False
+        ledger.write(self.run, ledger.SUBMITTING, submission.name, exclude=exclude)
+        try:
+            job_id = self.scheduler.submit(submission, exclude)
+        except CommandError as error:
+            refusal = refusal_of(error)
+            if refusal is Refusal.FOR_GOOD:
                 ledger.write(self.run, ledger.REFUSED, submission.name, why=str(error))
+                return True
+            if refusal is Refusal.FOR_NOW:
+                ledger.write(self.run, ledger.DEFERRED, submission.name, why=str(error))
+                self.held_back = str(error)
             else:
                 self.trouble = str(error)  # unknown outcome: it will be looked up
-            return
+            return False
+        finally:
+            self._count()
         ledger.write(self.run, ledger.SUBMITTED, submission.name, job_id=job_id)
+        return True
+
+    def _excluded(self, submission: Submission) -> list[str]:
+        """Nodes that a submission must not get, of those that its partition has.
+
+        Raises:
+            CommandError: the controller did not say which nodes there are.
+        """
+        known = ledger.read(self.run)
+        site = self.run.read_site(submission.partition)
+        wanted = list(site.get("exclude_nodes", ()))
+        if not (wanted or known.suspects) or self.scheduler.one_at_a_time:
+            return []
+        if submission.partition not in self._nodes:
+            self._nodes[submission.partition] = self.scheduler.nodes(site.get("partition"))
+            self._count()
+        excluded, _ = failures.exclusion(
+            wanted, list(known.suspects), self._nodes[submission.partition], submission.jobs[0].nodes
+        )
+        return excluded
 
     def _look_up(self, submissions: Sequence[Submission]) -> None:
         try:
@@ -314,35 +303,110 @@ class Driver:
         except CommandError as error:
             self.trouble = str(error)
             return
+        finally:
+            self._count()
         known = ledger.read(self.run)
         for submission in submissions:
             name = submission.name
-            waited_s = (time.time_ns() - known.submitting[name]) / 1e9
             if name in found:
                 ledger.write(self.run, ledger.SUBMITTED, name, job_id=found[name], looked_up=True)
             elif name in known.cancelled:
                 ledger.write(self.run, ledger.REFUSED, name, why="cancelled before it was submitted")
-            elif waited_s > LOOKUP_WAIT_S:  # there was an answer, and it does not know it
+            elif (
+                name not in known.missed
+            ):  # a controller that wakes up answers before it has read all its mail
+                ledger.write(self.run, ledger.MISSED, name)
+            elif time.time_ns() - known.missed[name] > LOOKUP_WAIT_S * 1e9:
                 if known.tries[name] >= MAX_TRIES:
                     why = f"submitted {known.tries[name]} times, and none left a job in the queue"
                     ledger.write(self.run, ledger.REFUSED, name, why=why)
-                else:
-                    self._submit(submission)
+                elif not self._submit(submission):
+                    return
 
-    # --- the loop -------------------------------------------------------------------------------------
+    def _end(self, action: End, submission: Submission, known: Ledger, suspects: set[str]) -> None:
+        """Write down that a job has ended, and why its cases failed, where that is for us to know."""
+        facts = dict(action.facts)
+        facts["failures"] = self._failures(action.key, submission, facts, known)
+        for node, why in self._suspects(action.key, submission, facts).items():
+            if node not in suspects:
+                suspects.add(node)
+                ledger.write(self.run, ledger.SUSPECT, node, why=f"{why} (job {facts.get('job_id', '')})")
+        ledger.write(self.run, ledger.ENDED, action.key, facts=facts)
 
-    def step(self, *, ask: bool) -> Seen:
-        """One reconciliation: look, decide, act. With ``ask``, the scheduler is asked; else only the run folder."""
-        if ask:
-            self.trouble = ""
-        known = ledger.read(self.run)
-        seen = self.look(known, ask=ask)
-        actions = reconcile(self.plan, known, seen, one_at_a_time=self.scheduler.one_at_a_time)
-        if not (ask or self.scheduler.free):  # a LookUp is a question as well
-            actions = [a for a in actions if not isinstance(a, LookUp)]
-        self.apply(actions)
-        self._count()
-        return seen
+    def _failures(
+        self, key: str, submission: Submission, facts: Mapping[str, Any], known: Ledger
+    ) -> dict[str, str]:
+        """Case -> class of failure, of the cases that failed other than by what was asked of them."""
+        if facts["state"] in ("REFUSED", "SKIPPED") or submission.name in known.cancelled:
+            return {}
+        lines = list(read_lines(self.run.attempts(key)))
+        events = list(read_lines(self.run.events(key)))
+        faulted = {e["case_id"] for e in events if e["kind"] == ev.FAULT_REQUESTED}
+        job = next(job for job in submission.jobs if job.key == key)
+        classes = {
+            case_id: failures.of_case(case_id, lines, facts["state"])
+            for case_id in job.case_ids
+            if case_id not in faulted
+        }
+        return {case_id: failure for case_id, failure in classes.items() if failure}
+
+    def _suspects(self, key: str, submission: Submission, facts: Mapping[str, Any]) -> dict[str, str]:
+        if self.scheduler.one_at_a_time:
+            return {}
+        first = self._first_restart(key, submission.round)
+        events: list[dict[str, Any]] = []
+        of_this_round = False
+        for line in read_lines(self.run.events(key)):
+            if line["kind"] == ev.JOB_STARTED:
+                of_this_round = line["data"]["restart"] >= first
+            if of_this_round:
+                events.append(line)
+        if any(e["kind"] == ev.FAULT_REQUESTED for e in events):
+            return {}  # the node was broken by us
+        return failures.lost_nodes(events, str(facts.get("nodes", "")), facts["failures"].values())
+
+    def _first_restart(self, key: str, round_: int) -> int:
+        if not round_:
+            return 0
+        with contextlib.suppress(RunFolderError):
+            return int(self.run.read_json(self.run.round(key, round_), "first_restart")["first_restart"])
+        return 0
+
+    def _again(self, action: Again) -> None:
+        """Open a round: first what its supervisors must know, then the line that makes it count."""
+        for key, cases in action.redo.items():
+            restarts = [
+                line["data"]["restart"]
+                for line in read_lines(self.run.events(key))
+                if line["kind"] == ev.JOB_STARTED
+            ]
+            self.run.job(key).mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_json(
+                self.run.round(key, action.round),
+                {"cases": sorted(cases), "why": dict(cases), "first_restart": max(restarts, default=-1) + 1},
+            )
+        ledger.write(
+            self.run,
+            ledger.AGAIN,
+            f"{action.of}.{action.round}",
+            of=action.of,
+            round=action.round,
+            keys=sorted(action.redo),
+            why={case: failure for cases in action.redo.values() for case, failure in cases.items()},
+        )
+
+    # --- counting -------------------------------------------------------------------------------------
+
+    def _room(self) -> int:
+        """Calls that may be made now."""
+        if self.scheduler.free:
+            return self._per_minute
+        return pace.room(self._recent(), time.time(), self._per_minute)
+
+    def _recent(self) -> list[float]:
+        with contextlib.suppress(RunFolderError, ValueError, TypeError):
+            return [float(t) for t in self.run.read_json(self.run.calls, "recent_s")["recent_s"]]
+        return []
 
     def _count(self) -> None:
         """Add the commands that were run since the last time to the run's own count."""
@@ -350,13 +414,40 @@ class Driver:
         if not new:
             return
         self._counted = Counter(CALLS)
-        known = Counter(read_calls(self.run))
+        now = time.time()
+        recent = [*pace.recent(self._recent(), now), *[now] * new.total()]
+        calls = dict(Counter(read_calls(self.run)) + new)
         with contextlib.suppress(OSError):  # a count is no reason to stop
-            write_json(self.run.calls, dict(known + new))
+            write_json(self.run.calls, {"calls": calls, "recent_s": recent})
+
+    # --- the loop -------------------------------------------------------------------------------------
+
+    def step(self, *, ask: bool) -> Seen:
+        """One reconciliation: look, decide, act. With ``ask``, the scheduler is asked; else only the run folder."""
+        if ask:
+            self.trouble = self.held_back = ""
+            self._nodes.clear()
+            if self._room() < 3:  # a poll may take two calls, and a look-up two
+                ask, self.held_back = False, f"{self._per_minute} calls in a minute, the site's limit"
+        known = ledger.read(self.run)
+        seen = self.look(known, ask=ask)
+        self._count()
+        actions = reconcile(
+            self.plan,
+            known,
+            seen,
+            one_at_a_time=self.scheduler.one_at_a_time,
+            visible_after_s=self._visible_after_s,
+        )
+        if not (ask or self.scheduler.free):  # these ask as well
+            actions = [a for a in actions if not isinstance(a, LookUp | Submit)]
+        self.apply(actions, known)
+        self._count()
+        return seen
 
     def complete(self, known: Ledger) -> bool:
-        """Whether every job has ended."""
-        return all(job.key in known.ended for s in self.plan.submissions for job in s.jobs)
+        """Whether every job has ended, and none is to be done once more."""
+        return complete(self.plan, known)
 
     def drive(self, tell: Callable[[list[CaseView], str], None]) -> None:
         """Reconcile until every job has ended, then undo faults that are left.
@@ -368,16 +459,18 @@ class Driver:
             SchedulerAway: it has not answered for half an hour; nothing is lost.
         """
         poll_s = float(self.site["scheduler"]["poll_s"])
-        next_ask, wait = 0.0, poll_s
+        rng = random.Random()
+        next_ask, wait_s = 0.0, poll_s
         before: object = None
         answered = time.monotonic()
         while True:
-            ask = time.monotonic() >= next_ask
+            began = time.monotonic()
+            ask = began >= next_ask
             seen = self.step(ask=ask)
             known = ledger.read(self.run)
-            tell(views(self.run, self.plan, known, seen.rows), self.trouble)
+            tell(views(self.run, self.plan, known, seen.rows), self.trouble or self.held_back)
             if self.complete(known):
-                healing.heal_left(self.run, self.plan, self.site)
+                self.close()
                 return
             if not self.trouble:
                 answered = time.monotonic()
@@ -386,21 +479,52 @@ class Driver:
                     f"the scheduler has not answered for {GIVE_UP_S / 60:.0f} minutes: {self.trouble}"
                 )
             if ask:
-                state = {k: r.state for k, r in seen.rows.items()}, dict(seen.ends)
-                wait = poll_s if state != before or seen.ends else min(wait * 1.5, MAX_POLL_S)
+                state = (
+                    {k: r.state for k, r in seen.rows.items()},
+                    set(seen.ends),
+                    set(known.ended),
+                    known.rounds,
+                )
+                changed = state != before or bool(seen.ends)
+                wait_s = pace.next_wait_s(poll_s, wait_s, changed=changed, away=bool(self.trouble))
                 before = state
-                next_ask = time.monotonic() + wait * random.uniform(0.9, 1.1)
+                next_ask = time.monotonic() + pace.jittered(wait_s, rng)
             elif seen.ends:
                 next_ask = min(next_ask, time.monotonic() + poll_s)
-            time.sleep(0.4)
+            # A look at a thousand jobs costs more than one at ten: this process stays a small part of a core.
+            time.sleep(max(LOOK_S, LOOK_SHARE * (time.monotonic() - began)))
+
+    def close(self) -> list[str]:
+        """All jobs have ended: undo faults that are left, and ask once how often Slurm started each job.
+
+        Returns:
+            Faults that could not be undone, in words.
+        """
+        problems = healing.heal_left(self.run, self.plan, self.site)
+        if not self.run.starts.exists():
+            known = ledger.read(self.run)
+            jobs = {
+                f"{job.key}#{submission.round}": submission.task_id(index, known.submitted[submission.name])
+                for submission in known.submissions(self.plan)
+                if submission.name in known.submitted
+                for index, job in enumerate(submission.jobs)
+            }
+            with contextlib.suppress(CommandError):  # what Slurm knows of starts is evidence beside our own
+                starts = self.scheduler.starts(jobs)
+                rows = {key: [vars(row) for row in rows] for key, rows in starts.items()}
+                write_json(self.run.starts, {"restarts": self._restarts(), "starts": rows})
+            self._count()
+        return problems
+
+    def _restarts(self) -> dict[str, int]:
+        """Job key -> restarts as the controller last said, where it did: sites without accounting have only that."""
+        return {key: row.restarts for key, row in self._rows.items() if row.restarts >= 0}
 
     def queued(self) -> list[tuple[str, Job]]:
         """Jobs that may still be in the queue or running, each with its id (on one machine, its runner's)."""
         known = ledger.read(self.run)
         return [
-            (self._job_id(submission, index, job_id), job)
-            for submission in self.plan.submissions
-            if (job_id := known.submitted.get(submission.name)) is not None
-            for index, job in enumerate(submission.jobs)
-            if job.key not in known.ended
+            (self._job_id(submission, index, known.submitted[submission.name]), submission.jobs[index])
+            for key, (submission, index) in known.current(self.plan).items()
+            if submission.name in known.submitted and key not in known.ended
         ]

@@ -35,7 +35,8 @@ def start_time(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
-NEEDS = {"torch": ("torch", "numpy"), "mpi": ("mpi4py", "numpy")}  # by the workload's launcher
+# By the workload's launcher.
+NEEDS = {"torch": ("torch", "numpy"), "mpi": ("mpi4py", "numpy"), "command": ()}
 
 
 def check_imports(plan: Plan, python: str) -> None:
@@ -61,17 +62,27 @@ def submit(run: RunDir, submission: Submission) -> str:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.local", str(run.path), submission.name],
+            [sys.executable, "-m", "harness.local", str(run.path), submission.script, *_places(submission)],
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,
             start_new_session=True,
             cwd=run.path,
-            env={**clean_environment(os.environ), "PYTHONPATH": str(run.code)},
+            env={
+                **clean_environment(os.environ),
+                # A program of the user's gets the rest of it back.
+                "PYTHONPATH": ":".join(filter(None, (str(run.code), os.environ.get("PYTHONPATH")))),
+                "HARNESS_ROUND": str(submission.round),
+            },
         )
     finally:
         os.close(descriptor)
     return f"local.{process.pid}.{start_time(process.pid)}"
+
+
+def _places(submission: Submission) -> list[str]:
+    """Which of the planned submission's jobs a later round runs; all, when none is named."""
+    return [str(t) for t in submission.tasks]
 
 
 def is_alive(job_id: str) -> bool:
@@ -104,11 +115,13 @@ class LocalScheduler:
     def __init__(self, run: RunDir) -> None:
         self._run = run
 
-    def submit(self, submission: Submission) -> str:
+    def submit(self, submission: Submission, exclude: Sequence[str] = ()) -> str:
         """Start the runner."""
         return submit(self._run, submission)
 
-    def rows(self, jobs: Mapping[str, str], finished: Collection[str]) -> dict[str, JobRow]:
+    def rows(
+        self, jobs: Mapping[str, str], finished: Collection[str], settled: Collection[str] = ()
+    ) -> dict[str, JobRow]:
         """From the process table: a job whose runner is gone without its last word has failed."""
         found = {}
         for key, job_id in jobs.items():
@@ -117,10 +130,23 @@ class LocalScheduler:
                 found[key] = JobRow(job_id, "", state, "", "this machine")
         return found
 
+    def reasons(self, jobs: Mapping[str, str]) -> dict[str, str]:
+        """They wait for each other."""
+        return {}
+
     def find(self, submissions: Sequence[Submission]) -> dict[str, str]:
         """Those that have begun: the ledger's line follows the start at once, so only a kill in between asks."""
-        begun = [s for s in submissions if any(self._run.job(job.key).exists() for job in s.jobs)]
-        return {s.name: "local.0.0" for s in begun if all(self._run.end(job.key).exists() for job in s.jobs)}
+        begun = [s for s in submissions if any(self._run.claim(job.key, s.round).exists() for job in s.jobs)]
+        ended = [s for s in begun if all(self._run.end(job.key, s.round).exists() for job in s.jobs)]
+        return {s.name: "local.0.0" for s in ended}
+
+    def nodes(self, partition: str | None) -> dict[str, str]:
+        """None that could be excluded."""
+        return {}
+
+    def starts(self, jobs: Mapping[str, str]) -> dict[str, list[JobRow]]:
+        """Nobody but the jobs themselves keeps a record."""
+        return {}
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """End the runners."""
@@ -129,12 +155,15 @@ class LocalScheduler:
 
 
 def main(arguments: list[str]) -> int:
-    """The runner: ``python -m harness.local RUN SUBMISSION``."""
+    """The runner: ``python -m harness.local RUN SUBMISSION [PLACE ...]``; without places, all jobs in turn."""
     run, name = RunDir(arguments[0]), arguments[1]
+    places = {int(place) for place in arguments[2:]}
     plan = run.read_plan()
     submission = next(s for s in plan.submissions if s.name == name)
     worst = 0
     for index, job in enumerate(submission.jobs):
+        if places and index not in places:
+            continue
         for restart in range(MAX_RESTARTS + 1):
             code = subprocess.call(
                 ["bash", str(run.script(name))],

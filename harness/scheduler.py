@@ -18,22 +18,33 @@ class Scheduler(Protocol):
     free: bool
     """Whether asking costs nothing, so that it can be done at every look."""
 
-    def submit(self, submission: Submission) -> str:
-        """Queue one submission; returns its job id.
+    def submit(self, submission: Submission, exclude: Sequence[str] = ()) -> str:
+        """Queue one submission, which is to use none of the nodes ``exclude``; returns its job id.
 
         Raises:
-            CommandError: it failed. Only where ``harness.slurm.commands.is_refusal`` says so is nothing queued.
+            CommandError: it failed. Only where ``harness.slurm.commands.refusal_of`` says so is nothing queued.
         """
 
-    def rows(self, jobs: Mapping[str, str], finished: Collection[str]) -> dict[str, JobRow]:
+    def rows(
+        self, jobs: Mapping[str, str], finished: Collection[str], settled: Collection[str] = ()
+    ) -> dict[str, JobRow]:
         """How these jobs are, in one question: job key -> row; unknown ones are left out.
 
         Args:
             jobs: job key -> job id.
             finished: keys of jobs whose supervisor has said its last word.
+            settled: keys of jobs that were queued long enough ago to be known everywhere: one that nobody
+                knows is *gone*.
 
         Raises:
             CommandError: nothing is known.
+        """
+
+    def reasons(self, jobs: Mapping[str, str]) -> dict[str, str]:
+        """Why those of the jobs that wait do so: job key -> reason.
+
+        Raises:
+            CommandError: no answer.
         """
 
     def find(self, submissions: Sequence[Submission]) -> dict[str, str]:
@@ -41,6 +52,23 @@ class Scheduler(Protocol):
 
         Raises:
             CommandError: no answer, so that a missing one means nothing.
+        """
+
+    def nodes(self, partition: str | None) -> dict[str, str]:
+        """Node -> state, of a partition or of all.
+
+        Raises:
+            CommandError: no answer.
+        """
+
+    def starts(self, jobs: Mapping[str, str]) -> dict[str, list[JobRow]]:
+        """Every start of these jobs on record, job key -> rows; those of which nothing is known are left out.
+
+        Args:
+            jobs: job key -> job id.
+
+        Raises:
+            CommandError: no answer.
         """
 
     def cancel(self, job_ids: Sequence[str]) -> None:

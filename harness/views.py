@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.ledger import Ledger
-from harness.model.case import Case, Plan, Submission
-from harness.rundir import RunDir, RunFolderError, read_lines
+from harness.model.case import Case, Plan
+from harness.rundir import RunDir, RunFolderError, content_of, lines_of
 from harness.slurm.query import JobRow
 
 # How a case that has not begun is called, by the state of its job; other states are called as Slurm calls them.
@@ -30,50 +31,74 @@ class CaseView:
     job_id: str = ""
 
 
-def task_id(submission: Submission, index: int, job_id: str) -> str:
-    """Slurm's id of one job of a submission: ``12``, or ``12_3`` in an array."""
-    return f"{job_id}_{index}" if submission.is_array else job_id
-
-
 def views(run: RunDir, plan: Plan, known: Ledger, rows: Mapping[str, JobRow]) -> list[CaseView]:
     """All cases as they are, in the plan's order; ``rows`` is Slurm's last word, by job key."""
     cases = {case.case_id: case for case in plan.cases}
     found: dict[str, CaseView] = {}
-    for submission in plan.submissions:
-        for index, job in enumerate(submission.jobs):
-            state, job_id = "planned", ""
-            if submission.name in known.submitted:
-                job_id = task_id(submission, index, known.submitted[submission.name])
-                row = rows.get(job.key)
-                state = _WAITING.get(row.state, row.state.lower()) if row is not None else "queued"
-            lines = list(read_lines(run.attempts(job.key)))
-            now: dict[str, Any] = {}
-            if job.key not in known.ended:
-                with contextlib.suppress(RunFolderError):
-                    now = run.read_json(run.progress(job.key))
-            for case_id in job.case_ids:
-                view = CaseView(cases[case_id], state, job_id=job_id)
-                found[case_id] = _fill(view, lines, now, known.ended.get(job.key))
+    current = known.current(plan)
+    for job in (job for s in plan.submissions for job in s.jobs):
+        submission, index = current[job.key]
+        state, job_id = "planned", ""
+        if submission.name in known.submitted:
+            job_id = submission.task_id(index, known.submitted[submission.name])
+            row = rows.get(job.key)
+            state = _WAITING.get(row.state, row.state.lower()) if row is not None else "queued"
+        said = _said(content_of(run.attempts(job.key)))
+        now: dict[str, Any] = {}
+        if said and job.key not in known.ended:  # one that has not begun has no progress
+            with contextlib.suppress(RunFolderError):
+                now = run.read_json(run.progress(job.key))
+        redone = _redone(known, job.key)
+        for case_id in job.case_ids:
+            view = CaseView(cases[case_id], state, job_id=job_id)
+            found[case_id] = _fill(
+                view, said.get(case_id, ()), now, known.ended.get(job.key), redone.get(case_id, "")
+            )
     return [found[c.case_id] for c in plan.cases]
+
+
+@functools.lru_cache(maxsize=4096)
+def _said(attempts: bytes) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """What a job's attempts say of each case. Remembered: between two looks, most jobs have written nothing."""
+    said: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines_of(attempts):
+        if line["what"] == "attempt":
+            said.setdefault(line["attempt"]["case_id"], []).append(line)
+        elif line["what"] == "case_ended":
+            said.setdefault(line["case_id"], []).append(line)
+    return said
+
+
+def _redone(known: Ledger, key: str) -> dict[str, str]:
+    """Cases that the newest round of a job does once more, and why."""
+    lines = [line for line in known.rounds if key in line["keys"]]
+    return dict(lines[-1]["why"]) if lines else {}
 
 
 def _fill(
     view: CaseView,
-    lines: Sequence[Mapping[str, Any]],
+    said: Sequence[Mapping[str, Any]],
     now: Mapping[str, Any],
     ended: Mapping[str, Any] | None,
+    redone: str,
 ) -> CaseView:
     case_id = view.case.case_id
-    for line in lines:
-        if line["what"] == "attempt" and line["attempt"]["case_id"] == case_id:
+    final = False
+    for line in said:
+        if line["what"] == "attempt":
             view.attempts = line["attempt"]["index"] + 1
             view.state = line["attempt"]["outcome"] or "running"
             view.reason = line["attempt"]["reason"]
             view.step = line["attempt"]["last_step"] + 1
-        elif line["what"] == "case_ended" and line["case_id"] == case_id:
+            final = False
+        else:
             view.state, view.reason = line["outcome"], line["reason"]
-            return view
-    if ended is not None:
+            final = True
+    if final and (ended is not None or not redone or view.state == "completed"):
+        return view
+    if final:
+        view.state, view.reason = "retrying", f"{redone.replace('_', ' ')}: {view.reason}"
+    elif ended is not None:
         view.state = "lost" if view.attempts else "not_run"
         view.reason = ended.get("reason") or view.reason or "its job ended before it ran"
     elif view.state == "running" and view.attempts:

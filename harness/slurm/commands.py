@@ -9,19 +9,31 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from enum import Enum
 
 # A user's defaults for sbatch, srun and the rest must not change what we ask, nor a surrounding job's shape.
-_SCRUBBED = re.compile(r"^(SBATCH|SRUN|SLURM|SLURMD|SALLOC|SQUEUE|SACCT|SINFO|SCONTROL)_")
+_SCRUBBED = re.compile(r"^(SBATCH|SRUN|SLURM|SLURMD|SALLOC|SCANCEL|SCRONTAB|SQUEUE|SACCT|SINFO|SCONTROL)_")
 _KEPT = {"SLURM_CONF"}
 
 
 CALLS: Counter[str] = Counter()
 """Commands that this process ran, by name: the one tally, kept where they are run."""
 
-# What sbatch says when it cannot know whether the controller took the job, or asks to be called again.
+# What sbatch says when it cannot know whether the controller took the job; nothing is concluded from these.
 _UNCLEAR = re.compile(
     r"timed out|unable to contact|zero bytes|connection|communication|transport endpoint|unable to establish|"
-    r"message (receive|send)|temporarily|try again|controller",
+    r"message (receive|send)|unexpected message|munge|authentication|standby",
+    re.IGNORECASE,
+)
+
+# Where it says that the same job may be taken later: too many are queued, a partition is closed, the controller
+# is full. All texts of Slurm 22.05 were provoked or read in src/common/slurm_errno.c. The policy's own text
+# ("Job violates accounting/QOS policy") is the same for limits that pass and for those that do not; the
+# line before it names the limit, and those on *submitted* jobs pass.
+_LATER = re.compile(
+    r"\b(Assoc|QOS)\w*Submit\w*|inactive or drain|resource temporarily unavailable|not usable now|"
+    r"unable to create job record|submissions disabled|presently disabled|not available now|"
+    r"maintenance reservation|error writing script",
     re.IGNORECASE,
 )
 
@@ -87,13 +99,20 @@ def run_command(
     return output
 
 
-def is_refusal(error: CommandError) -> bool:
-    """Whether an ``sbatch`` that failed has certainly queued nothing, and would fail again.
+class Refusal(str, Enum):
+    """What an ``sbatch`` that failed means for the job: in all these cases nothing is queued."""
 
-    Only its own plain error says so: after a time-out, a lost connection, a signal, or an answer that
-    names no job, the job may be in the queue.
+    FOR_GOOD = "for good"  # it would fail again
+    FOR_NOW = "for now"  # it says itself that this may change without our doing
+
+
+def refusal_of(error: CommandError) -> Refusal | None:
+    """What a failed ``sbatch`` means; None where the job may have been queued all the same.
+
+    Only its own plain error says that nothing is queued: after a time-out, a lost connection, a signal, or
+    an answer that names no job, the job may be in the queue.
     """
     said = str(error)
-    return (
-        error.code is not None and error.code > 0 and "sbatch: error:" in said and not _UNCLEAR.search(said)
-    )
+    if error.code is None or error.code <= 0 or "sbatch: error:" not in said or _UNCLEAR.search(said):
+        return None
+    return Refusal.FOR_NOW if _LATER.search(said) else Refusal.FOR_GOOD

@@ -39,9 +39,15 @@ class TemplateExecutor(submitit.SlurmExecutor):
             ) from None
         self._timeout_s = timeout_s
         self._script: Path | None = None
+        self._options: list[str] = []
+        self._round = 0
 
-    def send(self, submission: Submission, script: Path, name: str) -> str:
+    def send(self, submission: Submission, script: Path, name: str, exclude: Sequence[str] = ()) -> str:
         """Submit one script; returns the job id that ``sbatch`` printed.
+
+        A later round sends the planned script with another name, for some of an array's tasks: options of the
+        command line go before those in the script. Which round it is, the environment says, and goes on
+        saying when Slurm starts the job again.
 
         Raises:
             CommandTimeout: sbatch did not answer; the job may have been queued all the same.
@@ -50,9 +56,15 @@ class TemplateExecutor(submitit.SlurmExecutor):
         first = submission.jobs[0]
         self.update_parameters(job_name=name, nodes=first.nodes, time=first.time_limit_min, wckey=None)
         self._script = script
+        self._round = submission.round
+        self._options = [f"--exclude={','.join(exclude)}"] if exclude else []
+        if submission.round:
+            self._options.append(f"--job-name={name}")
+            if submission.tasks:
+                self._options.append(f"--array={','.join(str(t) for t in submission.tasks)}")
         run_folder = str(script.parent.parent)
         keys = [job.key for job in submission.jobs]
-        if submission.is_array:
+        if len(keys) > 1:
             jobs = self.map_array(supervise, [run_folder] * len(keys), keys)
         else:
             jobs = [self.submit(supervise, run_folder, keys[0])]
@@ -67,10 +79,11 @@ class TemplateExecutor(submitit.SlurmExecutor):
 
     def _internal_process_submissions(self, delayed_submissions: Sequence[DelayedSubmission]) -> list[Any]:
         assert self._script is not None  # set by send()
+        program, *rest = self._make_submission_command(self._script)
         output = run_command(
-            self._make_submission_command(self._script),
+            [program, *self._options, *rest],
             timeout_s=self._timeout_s,
-            environment=clean_environment(os.environ),
+            environment={**clean_environment(os.environ), "HARNESS_ROUND": str(self._round)},
         )
         try:
             job_id = self._get_job_id_from_submission_command(output)

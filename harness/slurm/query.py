@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.slurm.commands import CommandError, CommandTimeout, run_command
 
 _FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start", "End")
+# Each field ends in a bar. Restarts and exit codes are what sites without accounting have to go by.
+_QUEUE = "JobArrayID:|,Name:|,State:|,exit_code:|,NodeList:|,StartTime:|,EndTime:|,RestartCnt:|,Reason:|"
 _ARRAY = re.compile(r"^(\d+)_\[([^\]%]+)(?:%\d+)?\]$")
 
 
@@ -23,6 +26,9 @@ class JobRow:
     nodes: str = ""
     start: str = ""
     end: str = ""
+    restarts: int = -1  # times that Slurm started it again; -1 where the answer does not say
+    reason: str = ""  # why it waits, or ended, where the controller was asked
+    gone: bool = False  # asked, and known to nobody: it can run no more
 
 
 def expand_ids(job_id: str) -> list[str]:
@@ -43,18 +49,22 @@ def parse_sacct(text: str) -> list[JobRow]:
     for line in text.splitlines():
         parts = line.split("|")
         if len(parts) == len(_FIELDS):
-            rows += [JobRow(job_id, *parts[1:]) for job_id in expand_ids(parts[0])]
+            job_id, name, state, code, nodes, start, end = parts
+            rows += [JobRow(i, name, state, code, nodes, start, end) for i in expand_ids(job_id)]
     return rows
 
 
 def parse_squeue(text: str) -> list[JobRow]:
-    """Rows of ``squeue -h -o %i|%j|%T|%N|%S|%e``."""
+    """Rows of ``squeue -h -O``, each field ending in a bar."""
     rows = []
     for line in text.splitlines():
-        parts = line.split("|")
-        if len(parts) == 6:
-            job_id, name, state, nodes, start, end = parts
-            rows += [JobRow(i, name, state, "", nodes, start, end) for i in expand_ids(job_id)]
+        parts = line.rstrip().removesuffix("|").split("|", 8)
+        if len(parts) == 9:
+            job_id, name, state, code, nodes, start, end, restarts, why = (p.strip() for p in parts)
+            count = int(restarts) if restarts.isdigit() else -1
+            rows += [
+                JobRow(i, name, state, code, nodes, start, end, count, reason=why) for i in expand_ids(job_id)
+            ]
     return rows
 
 
@@ -89,9 +99,7 @@ def in_queue(job_ids: Sequence[str], *, timeout_s: float) -> list[JobRow]:
     ids = ",".join(sorted(set(job_ids), key=lambda i: (len(i), i)))
     try:
         return parse_squeue(
-            run_command(
-                ["squeue", "-h", "-t", "all", "-j", ids, "-o", "%i|%j|%T|%N|%S|%e"], timeout_s=timeout_s
-            )
+            run_command(["squeue", "-h", "-t", "all", "-j", ids, "-O", _QUEUE], timeout_s=timeout_s)
         )
     except CommandTimeout:
         raise
@@ -109,9 +117,7 @@ def find_by_name(names: Iterable[str], *, accounting: bool, timeout_s: float) ->
     """
     wanted = ",".join(sorted(names))
     rows = parse_squeue(
-        run_command(
-            ["squeue", "-h", "-t", "all", "--name", wanted, "-o", "%i|%j|%T|%N|%S|%e"], timeout_s=timeout_s
-        )
+        run_command(["squeue", "-h", "-t", "all", "--name", wanted, "-O", _QUEUE], timeout_s=timeout_s)
     )
     found = {row.name: row.job_id.split("_")[0] for row in rows}
     if accounting:
@@ -125,7 +131,7 @@ def find_by_name(names: Iterable[str], *, accounting: bool, timeout_s: float) ->
                     "--name",
                     wanted,
                     "-S",
-                    "now-7days",
+                    _days_ago(7),
                     f"--format={','.join(_FIELDS)}",
                 ],
                 timeout_s=timeout_s,
@@ -133,3 +139,38 @@ def find_by_name(names: Iterable[str], *, accounting: bool, timeout_s: float) ->
         )
         found = {**{row.name: row.job_id.split("_")[0] for row in rows}, **found}
     return found
+
+
+def _days_ago(days: int) -> str:
+    """A date for sacct; 20.02 does not know ``now-7days``."""
+    return time.strftime("%Y-%m-%d", time.localtime(time.time() - days * 86400))
+
+
+def starts(job_ids: Iterable[str], *, timeout_s: float) -> list[JobRow]:
+    """Every start of these jobs that the accounts hold (``sacct --duplicates``), in order of time.
+
+    A row RESIZING is written for each node that a job lost: no start, and left out.
+
+    Raises:
+        CommandError: the accounts did not answer.
+    """
+    ids = ",".join(sorted(set(job_ids), key=lambda i: (len(i), i)))
+    if not ids:
+        return []
+    rows = parse_sacct(
+        run_command(
+            ["sacct", "-n", "-P", "-X", "-D", "-j", ids, f"--format={','.join(_FIELDS)}"], timeout_s=timeout_s
+        )
+    )
+    return sorted((r for r in rows if not r.state.startswith("RESIZING")), key=lambda r: (r.job_id, r.start))
+
+
+def nodes_of(partition: str | None, *, timeout_s: float) -> dict[str, str]:
+    """Node -> state as sinfo prints it, of one partition or of all.
+
+    Raises:
+        CommandError: the controller did not answer.
+    """
+    chosen = ["-p", partition] if partition else []
+    output = run_command(["sinfo", "-h", "-N", "-o", "%N|%T", *chosen], timeout_s=timeout_s)
+    return dict(line.strip().split("|", 1) for line in output.splitlines() if "|" in line)

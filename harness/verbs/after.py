@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,17 @@ _MARKS = {
     Verdict.INVALID: "INVALID",
     Verdict.UNKNOWN: "UNKNOWN",
 }
+
+
+def judge_cases(run: RunDir, case_ids: Sequence[str]) -> dict[str, str]:
+    """Verdict of each of these cases as far as the run is: for groups that others need."""
+    import analysis
+    from analysis.verdict import judge as judge_results
+    from harness.collect import collect as to_file
+
+    with analysis.load(to_file(run)) as loaded:
+        verdicts = {v.case_id: v.verdict.value for v in judge_results(loaded)}
+    return {case_id: verdicts.get(case_id, Verdict.UNKNOWN.value) for case_id in case_ids}
 
 
 def report_and_judge(results: Path, out: Path) -> int:

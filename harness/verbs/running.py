@@ -20,13 +20,17 @@ from harness.model.verdict import (
 from harness.rundir import RunDir
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.driver import Driver
     from harness.model.case import Job
+    from harness.slurm.query import JobRow
     from harness.views import CaseView
 
 
+from harness.slurm.commands import CommandError
 from harness.verbs import UsageError
-from harness.verbs.after import report_and_judge
+from harness.verbs.after import judge_cases, report_and_judge
 from harness.verbs.before import read
 
 WATCH_S = 1.0
@@ -34,26 +38,36 @@ WATCH_S = 1.0
 
 def run(options: argparse.Namespace) -> int:
     """Plan, submit, watch, collect, report, judge."""
-    from harness import local
     from harness.driver import Driver
+
+    run_dir, again = made(options, Path(options.folder) if options.folder else None)
+    print(f"{'going on with' if again else 'run folder'} {run_dir.path}", flush=True)
+    driver = Driver(run_dir, judge=judge_cases)
+    if not options.detach:
+        return _to_the_end(driver, plain=options.plain)
+    with driver.lease():
+        driver.step(ask=True)
+    print(f"  how far it is:  harness watch {run_dir.path}")
+    print(f"  to its end:     harness resume {run_dir.path}, or harness advance {run_dir.path} from cron")
+    return EXIT_PASS
+
+
+def made(options: argparse.Namespace, folder: Path | None) -> tuple[RunDir, bool]:
+    """The run folder of a campaign on a site, nothing submitted yet; and whether it was there before.
+
+    Args:
+        options: campaign, site and what else ``before.read`` reads, and the command.
+        folder: where to; None: a new one, called after the campaign and the time.
+    """
+    from harness import local
     from harness.prepare import open_or_make
 
     given, planned = read(options)
     _refuse_foreign_cluster(given.site.kind, given.site.name)
-    name = f"{given.campaign.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(options.folder) if options.folder else _default_parent() / name
     if given.site.launcher == "local":
         local.check_imports(planned, given.site.python or sys.executable)
-    run_dir, again = open_or_make(folder.absolute(), given, planned)
-    print(f"{'going on with' if again else 'run folder'} {run_dir.path}", flush=True)
-    driver = Driver(run_dir)
-    if not options.detach:
-        return _to_the_end(driver, plain=options.plain)
-    with driver.lease():
-        driver.step(ask=again)
-    print(f"  how far it is:  harness watch {run_dir.path}")
-    print(f"  to its end:     harness resume {run_dir.path}, or harness advance {run_dir.path} from cron")
-    return EXIT_PASS
+    name = f"{given.campaign.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return open_or_make((folder or _default_parent() / name).absolute(), given, planned)
 
 
 def _default_parent() -> Path:
@@ -73,11 +87,16 @@ def resume(options: argparse.Namespace) -> int:
 
 def advance(options: argparse.Namespace) -> int:
     """One bounded reconciliation; at the end, results and report."""
+    return advance_run(RunDir(options.run))
+
+
+def advance_run(run_dir: RunDir) -> int:
+    """``advance`` of a run folder: 0 when it is complete and has its report, else 4."""
     from harness import ledger
     from harness.driver import Driver
     from harness.healing import heal_left
 
-    driver = Driver(RunDir(options.run))
+    driver = Driver(run_dir)
     _refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
     with driver.lease():
         if not driver.complete(ledger.read(driver.run)):
@@ -93,6 +112,7 @@ def advance(options: argparse.Namespace) -> int:
 
     if not driver.run.results.exists():
         to_file(driver.run)
+    if not (driver.run.path / "report.html").exists():  # written last
         write(driver.run.results, driver.run.path)
     return EXIT_PASS
 
@@ -115,6 +135,7 @@ def watch(options: argparse.Namespace) -> int:
 
 
 def _to_the_end(driver: Driver, *, plain: bool) -> int:
+    from harness import ledger
     from harness.driver import SchedulerAway
     from harness.progress import watcher
 
@@ -127,10 +148,21 @@ def _to_the_end(driver: Driver, *, plain: bool) -> int:
         except SchedulerAway as error:
             print(f"{error}\nnothing is lost; run the same command again to go on", file=sys.stderr)
             return EXIT_UNFINISHED
-    from harness.collect import collect as to_file
+        from harness.collect import collect as to_file
 
-    to_file(driver.run)
-    return report_and_judge(driver.run.results, driver.run.path)
+        to_file(driver.run)
+        code = report_and_judge(driver.run.results, driver.run.path)
+        _tell_suspects(driver)
+        ledger.write(driver.run, ledger.FINISHED, "")
+    return code
+
+
+def _tell_suspects(driver: Driver) -> None:
+    """Nodes that failed, for whoever looks after the cluster."""
+    from harness import ledger
+
+    for node, why in ledger.read(driver.run).suspects.items():
+        print(f"suspect  {node}: {why}; no further job of this run was given it")
 
 
 def _refuse_foreign_cluster(kind: str, name: str) -> None:
@@ -150,7 +182,7 @@ def _refuse_foreign_cluster(kind: str, name: str) -> None:
 
 def _interrupted(driver: Driver) -> int:
     from harness import ledger
-    from harness.driver import unclear_submissions
+    from harness.reconcile import unclear_submissions
 
     queued = [job_id for job_id, _ in driver.queued()]
     print("\ninterrupted; what was submitted goes on without this command", file=sys.stderr)
@@ -182,7 +214,8 @@ def cancel(options: argparse.Namespace) -> int:
     if options.case:
         queued = _of_cases(driver, queued, set(options.case))
     names = list(dict.fromkeys(job_id for job_id, _ in queued))
-    for submission in driver.plan.submissions:
+    known = ledger.read(driver.run)
+    for submission in {s.name: s for s, _ in known.current(driver.plan).values()}.values():
         if any(job in submission.jobs for _, job in queued):
             ledger.write(driver.run, ledger.CANCELLED, submission.name)
     if names:
@@ -240,6 +273,8 @@ def status(options: argparse.Namespace) -> int:
     known = ledger.read(driver.run)
     seen = driver.look(known, ask=options.ask)
     cases = views(driver.run, driver.plan, known, seen.rows)
+    if options.ask:
+        _say_why_they_wait(driver, cases, seen.rows)
     if options.json:
         print(
             json.dumps(
@@ -249,7 +284,9 @@ def status(options: argparse.Namespace) -> int:
                     "site": driver.site["name"],
                     "complete": driver.complete(known),
                     "trouble": driver.trouble,
+                    "held_back": driver.held_back,
                     "scheduler_calls": read_calls(driver.run),
+                    "suspect_nodes": dict(known.suspects),
                     "cases": [_view_json(v) for v in cases],
                 },
                 indent=1,
@@ -260,12 +297,29 @@ def status(options: argparse.Namespace) -> int:
 
     for view in cases:
         print(line(view))
+    for node, why in known.suspects.items():
+        print(f"suspect node {node}: {why}")
     if options.scheduler:
         calls = ", ".join(f"{name} {count}" for name, count in sorted(read_calls(driver.run).items()))
         print(f"asked of the scheduler: {calls or 'nothing'}")
     if driver.trouble:
         print(f"the scheduler does not answer: {driver.trouble}", file=sys.stderr)
     return EXIT_PASS
+
+
+def _say_why_they_wait(driver: Driver, cases: list[CaseView], rows: Mapping[str, JobRow]) -> None:
+    """One more question, if anything is pending: a job may wait for what will never come."""
+    pending = {row.job_id: row.job_id for row in rows.values() if row.state == "PENDING"}
+    if not pending:
+        return
+    try:
+        reasons = driver.scheduler.reasons(pending)
+    except CommandError as error:
+        driver.trouble = str(error)
+        return
+    for view in cases:
+        if view.state == "queued" and reasons.get(view.job_id, "None") != "None":
+            view.reason = f"Slurm says: {reasons[view.job_id]}"
 
 
 def _view_json(view: CaseView) -> dict[str, Any]:

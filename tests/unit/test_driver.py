@@ -1,8 +1,10 @@
 """What the driver decides, as a pure function of plan, ledger and what is seen."""
 
-from harness.driver import End, LookUp, Seen, Submit, reconcile
+import dataclasses
+
 from harness.ledger import Ledger
-from harness.model.case import Case, Job, Plan, Submission
+from harness.model.case import Case, Job, Plan, Policy, Submission
+from harness.reconcile import Again, End, Judge, LookUp, Over, Seen, Submit, complete, reconcile
 from harness.slurm.query import JobRow
 
 
@@ -61,15 +63,27 @@ def test_a_job_that_slurm_calls_over_ends_and_one_it_calls_alive_does_not() -> N
     common = {"exit_code": "0:0", "nodes": "p1", "start": "s", "end": "e"}
     assert reconcile(PLAN, BOTH, seen) == [
         End("0000", {"state": "COMPLETED", "job_id": "5", "reason": "", **common}),
-        End(
-            "0001_0",
-            {
-                "state": "NODE_FAIL",
-                "job_id": "6_0",
-                "reason": "Slurm says NODE_FAIL (exit code 0:0)",
-                **common,
-            },
-        ),
+        Over("0001_0", "NODE_FAIL"),
+    ]
+    noted = dataclasses.replace(BOTH, over={"0001_0": 0})
+    failed = End(
+        "0001_0",
+        {"state": "NODE_FAIL", "job_id": "6_0", "reason": "Slurm says NODE_FAIL (exit code 0:0)", **common},
+    )
+    assert reconcile(PLAN, noted, seen)[1:] == [failed]
+
+
+def test_a_last_word_has_time_to_be_seen_after_slurm_calls_the_job_over() -> None:
+    known = dataclasses.replace(BOTH, over={"0000": 100 * 10**9})
+    rows = {"0000": _row("5", "COMPLETED")}
+    assert reconcile(PLAN, known, Seen(rows, {}, 159 * 10**9), visible_after_s=60) == []
+    late = reconcile(
+        PLAN, known, Seen(rows, {"0000": {"job_id": "5", "wall_ns": 0}}, 159 * 10**9), visible_after_s=60
+    )
+    assert [(a.key, a.facts["reason"]) for a in late if isinstance(a, End)] == [("0000", "")]
+    never = reconcile(PLAN, known, Seen(rows, {}, 160 * 10**9), visible_after_s=60)
+    assert [(a.key, a.facts["reason"]) for a in never if isinstance(a, End)] == [
+        ("0000", "Slurm says COMPLETED (exit code 0:0)")
     ]
 
 
@@ -82,8 +96,16 @@ def test_an_unknown_state_is_not_over() -> None:
 
 
 def test_the_supervisors_last_word_ends_a_job_that_slurm_does_not_speak_of() -> None:
-    seen = Seen({}, {"0000": {"job_id": "5", "wall_ns": 0}}, 0)
+    seen = Seen({}, {"0000": {"job_id": "5", "wall_ns": 0}}, 16 * 10**9)
     assert reconcile(PLAN, BOTH, seen) == [End("0000", {"state": "", "reason": "", "job_id": "5"})]
+
+
+def test_a_job_that_nobody_knows_any_more_has_ended_for_an_unknown_reason() -> None:
+    gone = dataclasses.replace(_row("5", ""), gone=True, exit_code="", nodes="", start="", end="")
+    known = dataclasses.replace(BOTH, over={"0000": 0})
+    why = "Slurm knows no such job any more, and its supervisor left no last word"
+    facts = {"state": "", "exit_code": "", "nodes": "", "start": "", "end": "", "job_id": "5", "reason": why}
+    assert reconcile(PLAN, known, Seen({"0000": gone}, {}, 1)) == [End("0000", facts)]
 
 
 def test_slurm_has_some_seconds_to_call_a_job_ended_whose_supervisor_said_its_last_word() -> None:
@@ -97,3 +119,105 @@ def test_slurm_has_some_seconds_to_call_a_job_ended_whose_supervisor_said_its_la
 def test_an_ended_job_is_not_ended_again() -> None:
     known = Ledger(BOTH.submitting, BOTH.submitted, ended={"0000": {}, "0001_0": {}, "0001_1": {}})
     assert reconcile(PLAN, known, Seen({"0000": _row("5", "COMPLETED")}, {}, 0)) == []
+
+
+# ---- once more ----
+
+
+def _failed(plan: Plan, **failures: str) -> Ledger:
+    """All jobs have ended; these cases failed for the first time, each in its class."""
+    homes = {case: job.key for s in plan.submissions for job in s.jobs for case in job.case_ids}
+    ended = {key: {"failures": {}} for key in homes.values()}
+    for case, failure in failures.items():
+        ended[homes[case]]["failures"][case] = failure
+    return dataclasses.replace(BOTH, ended=ended, failures=dict.fromkeys(failures.items(), 1))
+
+
+RETRYING = dataclasses.replace(PLAN, policy=Policy(retry={"machine": 1, "unknown": 2}))
+
+
+def test_a_failure_is_tried_again_as_often_as_its_class_allows() -> None:
+    known = _failed(RETRYING, b="machine", c="program")
+    assert reconcile(RETRYING, known, NOTHING) == [Again("0001", 1, {"0001_0": {"b": "machine"}})]
+    assert not complete(RETRYING, known)
+    twice = dataclasses.replace(known, failures={("b", "machine"): 2, ("c", "program"): 1})
+    assert reconcile(RETRYING, twice, NOTHING) == []
+    assert complete(RETRYING, twice)
+
+
+def test_classes_are_counted_apart() -> None:
+    known = dataclasses.replace(
+        _failed(RETRYING, b="unknown"), failures={("b", "machine"): 1, ("b", "unknown"): 2}
+    )
+    assert reconcile(RETRYING, known, NOTHING) == [Again("0001", 1, {"0001_0": {"b": "unknown"}})]
+
+
+def test_a_round_submits_some_jobs_of_the_planned_script_under_a_name_of_its_own() -> None:
+    line = {"of": "0001", "round": 1, "keys": ["0001_1"]}
+    ended = {"0000": {}, "0001_0": {}}
+    known = dataclasses.replace(BOTH, ended=ended, rounds=(line,))
+    (action,) = reconcile(RETRYING, known, NOTHING)
+    assert isinstance(action, Submit)
+    again = action.submission
+    assert (again.name, again.script, again.round, again.tasks, again.is_array) == (
+        "0001.1",
+        "0001",
+        1,
+        (1,),
+        True,
+    )
+    assert again.jobs == (ARRAY.jobs[1],)
+    assert again.task_id(0, "77") == "77_1"
+
+
+# ---- what groups wait for, and how much may be queued ----
+
+
+def _in(group: str, name: str) -> Case:
+    return dataclasses.replace(_case(name), group=group)
+
+
+def _waiting(**waits: tuple[str, ...]) -> Plan:
+    later = dataclasses.replace(ARRAY, **waits)
+    return Plan((_in("first", "a"), _in("second", "b"), _in("second", "c")), (SINGLE, later))
+
+
+def test_a_group_waits_until_those_before_it_have_ended() -> None:
+    plan = _waiting(after=("first",))
+    assert reconcile(plan, Ledger(), NOTHING) == [Submit(SINGLE)]
+    done = Ledger(submitting={"0000": 1}, submitted={"0000": "5"}, ended={"0000": {}})
+    assert reconcile(plan, done, NOTHING) == [Submit(plan.submissions[1])]
+
+
+def test_a_group_that_others_need_is_judged_when_it_has_ended_and_they_run_if_it_passed() -> None:
+    plan = _waiting(needs=("first",))
+    done = Ledger(submitting={"0000": 1}, submitted={"0000": "5"}, ended={"0000": {}})
+    assert reconcile(plan, done, NOTHING) == [Judge("first", ("a",))]
+    passed = dataclasses.replace(done, judged={"first": {"a": "pass"}})
+    assert reconcile(plan, passed, NOTHING) == [Submit(plan.submissions[1])]
+
+
+def test_a_group_whose_need_did_not_pass_is_never_run_and_says_why() -> None:
+    plan = _waiting(needs=("first",))
+    for verdict in ("fail", "unknown", "invalid"):
+        known = Ledger(
+            submitting={"0000": 1},
+            submitted={"0000": "5"},
+            ended={"0000": {}},
+            judged={"first": {"a": verdict}},
+        )
+        facts = {"state": "SKIPPED", "reason": f"not run: it needs first, and first/n1/r0 is {verdict}"}
+        assert reconcile(plan, known, NOTHING) == [End("0001_0", facts), End("0001_1", facts)]
+
+
+def test_no_more_jobs_are_queued_than_allowed_and_nothing_overtakes() -> None:
+    plan = Plan(PLAN.cases, (ARRAY, SINGLE), Policy(max_jobs_in_queue=2))
+    assert reconcile(plan, Ledger(), NOTHING) == [Submit(ARRAY)]
+    queued = Ledger(submitting={"0001": 1}, submitted={"0001": "6"}, ended={"0001_0": {}})
+    assert reconcile(plan, queued, NOTHING) == [Submit(SINGLE)]
+
+
+def test_after_not_now_nothing_is_submitted_for_a_while() -> None:
+    known = Ledger(deferred={"0000": 10 * 10**9})
+    assert reconcile(PLAN, known, Seen({}, {}, 69 * 10**9)) == []
+    assert reconcile(PLAN, known, Seen({}, {}, 71 * 10**9)) == [Submit(SINGLE), Submit(ARRAY)]

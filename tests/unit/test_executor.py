@@ -23,7 +23,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "run/jobs/s.sh").write_text(TEXT)
     sbatch = tmp_path / "sbatch"
     sbatch.write_text(
-        f'#!/bin/bash\ncp "$1" {tmp_path}/sent\nenv | grep -c ^SBATCH_ > {tmp_path}/inherited\n'
+        f'#!/bin/bash\ncp "${{@: -1}}" {tmp_path}/sent\n'
+        f'echo "$HARNESS_ROUND" "${{@:1:$#-1}}" > {tmp_path}/options\n'
+        f"env | grep -c ^SBATCH_ > {tmp_path}/inherited\n"
         f'echo "$#" >> {tmp_path}/calls\necho "Submitted batch job 4711"\n'
     )
     (tmp_path / "srun").write_text("#!/bin/bash\n")
@@ -66,3 +68,17 @@ def test_an_answer_that_names_no_job_is_an_error(place: Path) -> None:
     (place / "sbatch").write_text("#!/bin/bash\necho hello\n")
     with pytest.raises(CommandError, match="sbatch: said 'hello', which names no job"):
         TemplateExecutor(place / "run", timeout_s=10).send(SINGLE, place / "run/jobs/s.sh", "n")
+
+
+def test_a_later_round_sends_the_same_script_for_some_tasks_under_its_own_name(place: Path) -> None:
+    again = ARRAY.again(2, ["0001_1"])
+    executor = TemplateExecutor(place / "run", timeout_s=10)
+    assert executor.send(again, place / "run/jobs/s.sh", again.job_name("ab"), ["p3", "p4"]) == "4711"
+    assert (place / "sent").read_text() == TEXT
+    assert (place / "options").read_text() == "2 --exclude=p3,p4 --job-name=hh.ab.0001.2 --array=1\n"
+
+
+def test_the_first_round_says_so_and_adds_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_ROUND", "7")  # left over from a job around us
+    TemplateExecutor(place / "run", timeout_s=10).send(ARRAY, place / "run/jobs/s.sh", "n")
+    assert (place / "options").read_text() == "0\n"

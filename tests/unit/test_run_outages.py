@@ -89,7 +89,7 @@ def test_a_refusal_is_the_reason_of_every_case_it_concerns(place: Path) -> None:
     _fake(
         place,
         "sbatch",
-        '[ "$1" = --version ] && { echo slurm 22; exit; }\n'
+        '[ "$1" = --version ] && { echo slurm 22.05.8; exit; }\n'
         "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1",
     )
     _fake(place, "srun", "exit 0")
@@ -103,7 +103,7 @@ def test_a_refusal_is_the_reason_of_every_case_it_concerns(place: Path) -> None:
 
 
 def _planned(place: Path) -> RunDir:
-    _fake(place, "sbatch", "echo slurm 22")
+    _fake(place, "sbatch", "echo slurm 22.05.8")
     _fake(place, "srun", "exit 0")
     code = (
         "import sys; from harness import cli; from harness.verbs.before import read\n"
@@ -133,10 +133,10 @@ def test_an_sbatch_that_timed_out_but_queued_the_job_is_found_by_name_and_not_se
     run = _planned(place)
     run_id = run.read_json(run.identity)["run_id"]
     _fake(place, "sbatch", "echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2; exit 1")
-    _fake(place, "squeue", f'echo "77|hh.{run_id}.0000|RUNNING|p1|s|e"')
+    _fake(place, "squeue", f'echo "77|hh.{run_id}.0000|RUNNING|0|p1|s|e|0|None|"')
     _fake(place, "sacct", f'echo "77|hh.{run_id}.0000|COMPLETED|0:0|p1|s|e"')
     # Once it is found, the accounts call it over, and the queue does not know it any more.
-    _fake(place, "squeue", f'case "$*" in *--name*) echo "77|hh.{run_id}.0000|RUNNING|p1|s|e";; esac')
+    _fake(place, "squeue", f'case "$*" in *--name*) echo "77|hh.{run_id}.0000|RUNNING|0|p1|s|e|0|None|";; esac')
     monkeypatch.setenv("PATH", f"{place}/bin:/usr/bin:/bin")
     Driver(run).drive(lambda views, trouble: None)
     calls = (place / "calls").read_text().splitlines()
@@ -166,7 +166,7 @@ def test_a_failure_that_leaves_the_outcome_open_is_looked_up_and_not_called_a_re
     run_id = run.read_json(run.identity)["run_id"]
     _fake(place, "sbatch", body)
     _fake(place, "sacct", f'echo "77|hh.{run_id}.0000|COMPLETED|0:0|p1|s|e"')
-    _fake(place, "squeue", f'case "$*" in *--name*) echo "77|hh.{run_id}.0000|RUNNING|p1|s|e";; esac')
+    _fake(place, "squeue", f'case "$*" in *--name*) echo "77|hh.{run_id}.0000|RUNNING|0|p1|s|e|0|None|";; esac')
     monkeypatch.setenv("PATH", f"{place}/bin:/usr/bin:/bin")
     Driver(run).drive(lambda views, trouble: None)
     lines = [json.loads(line) for line in run.ledger.read_text().splitlines()]
@@ -180,7 +180,7 @@ def test_a_ctrl_c_during_sbatch_waits_for_the_job_id(place: Path) -> None:
     _fake(
         place,
         "sbatch",
-        '[ "$1" = --version ] && { echo slurm 22; exit; }\n'
+        '[ "$1" = --version ] && { echo slurm 22.05.8; exit; }\n'
         f"touch {place}/begun; sleep 0.8; echo Submitted batch job 5",
     )
     _fake(place, "srun", "exit 0")
@@ -208,7 +208,7 @@ def test_cancel_finds_a_job_whose_id_was_never_learnt(place: Path) -> None:
     run = _planned(place)
     run_id = run.read_json(run.identity)["run_id"]
     ledger.write(run, ledger.SUBMITTING, "0000")
-    _fake(place, "squeue", f'echo "77|hh.{run_id}.0000|RUNNING|p1|s|e"')
+    _fake(place, "squeue", f'echo "77|hh.{run_id}.0000|RUNNING|0|p1|s|e|0|None|"')
     _fake(place, "sacct", "exit 0")
     _fake(place, "scancel", "exit 0")
     result = _harness(place, "cancel", "run")

@@ -28,9 +28,31 @@ def test_sacct_rows_are_read_and_pending_arrays_expanded() -> None:
 
 
 def test_squeue_rows_are_read() -> None:
-    assert query.parse_squeue("7_[0-1]|hh.a.0000|PENDING||N/A|N/A\n") == [
-        JobRow("7_0", "hh.a.0000", "PENDING", "", "", "N/A", "N/A"),
-        JobRow("7_1", "hh.a.0000", "PENDING", "", "", "N/A", "N/A"),
+    assert query.parse_squeue(
+        "7_[0-1]|hh.a.0000|PENDING|0||N/A|N/A|2|Nodes required for job are DOWN, DRAINED|\n"
+    ) == [
+        JobRow(
+            "7_0",
+            "hh.a.0000",
+            "PENDING",
+            "0",
+            "",
+            "N/A",
+            "N/A",
+            2,
+            "Nodes required for job are DOWN, DRAINED",
+        ),
+        JobRow(
+            "7_1",
+            "hh.a.0000",
+            "PENDING",
+            "0",
+            "",
+            "N/A",
+            "N/A",
+            2,
+            "Nodes required for job are DOWN, DRAINED",
+        ),
     ]
 
 
@@ -59,8 +81,10 @@ def test_one_poll_of_many_jobs_is_one_call(fakes: Path) -> None:
 
 def test_the_controller_is_asked_when_accounting_is_away(fakes: Path) -> None:
     _fake(fakes, "sacct", "echo 'sacct: error: Connection refused' >&2; exit 1")
-    _fake(fakes, "squeue", 'echo "1|n|RUNNING|p1|s|e"')
-    assert query.ask(["1"], accounting=True, timeout_s=5) == [JobRow("1", "n", "RUNNING", "", "p1", "s", "e")]
+    _fake(fakes, "squeue", 'echo "1|n|RUNNING|0|p1|s|e|0|None|"')
+    assert query.ask(["1"], accounting=True, timeout_s=5) == [
+        JobRow("1", "n", "RUNNING", "0", "p1", "s", "e", restarts=0, reason="None")
+    ]
 
 
 def test_silence_of_both_is_an_error_and_no_answer(fakes: Path) -> None:
@@ -111,3 +135,25 @@ def test_variables_that_would_change_slurms_clients_are_left_out() -> None:
         "LC_ALL": "C",
         "SLURM_TIME_FORMAT": "%Y-%m-%dT%H:%M:%S",
     }
+
+
+def test_starts_are_every_record_of_a_job_but_those_of_lost_nodes(fakes: Path) -> None:
+    _fake(
+        fakes,
+        "sacct",
+        """cat <<END
+5|n|COMPLETED|0:0|p1|2026-01-01T00:02:00|e
+5|n|NODE_FAIL|0:0|p[1-2]|2026-01-01T00:01:00|e
+5|n|RESIZING|0:0|p[1-2]|2026-01-01T00:01:00|e
+END""",
+    )
+    assert [(r.state, r.nodes) for r in query.starts(["5"], timeout_s=5)] == [
+        ("NODE_FAIL", "p[1-2]"),
+        ("COMPLETED", "p1"),
+    ]
+
+
+def test_nodes_of_a_partition(fakes: Path) -> None:
+    _fake(fakes, "sinfo", 'echo "p1|idle"; echo "p2|down*"')
+    assert query.nodes_of("batch", timeout_s=5) == {"p1": "idle", "p2": "down*"}
+    assert (fakes / "calls").read_text() == "sinfo -h -N -o %N|%T -p batch\n"
