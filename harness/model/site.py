@@ -1,173 +1,100 @@
 """Site: a cluster as its users see it, as written in a site file.
 
-Frozen. It refuses choices of an experiment. ``prologue`` and ``power.command`` are code of whoever wrote
-the file: the harness runs them as they are. Everything else is data, and is quoted wherever it goes.
+Frozen. It refuses choices of an experiment. ``prologue``, ``templates`` and ``power.command`` are code of
+whoever wrote the file: the harness runs them as they are. Everything else is data, and is quoted wherever
+it goes. Partitions that differ from the rest stand under ``partitions``; ``Site.on`` gives the site as it
+is there, so that nobody else has to know that there are several.
 """
 
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from harness.model.fields import Finding, Findings, Frozen, Line, Slug, Text, refuse_if_any
+from harness.model.fields import Finding, Frozen, Line, Slug, Text, refuse_if_any
+from harness.model.site_parts import (
+    Command,
+    Container,
+    Directive,
+    Environment,
+    Limits,
+    Module,
+    Mpi,
+    Network,
+    Node,
+    Path,
+    Paths,
+    Power,
+    Scheduler,
+)
 
 Kind = Literal["emulated", "staging", "production", "workstation"]
 
-# Of Slurm and the harness; and names that bash keeps for itself, to which a script cannot give a value.
-_RESERVED_PREFIXES = ("HARNESS_", "SLURM_", "SBATCH_", "SRUN_", "SQUEUE_", "SACCT_", "BASH")
-# fmt: off
-_RESERVED = frozenset({
-    "PYTHONPATH", "_", "DIRSTACK", "EPOCHREALTIME", "EPOCHSECONDS", "EUID", "FUNCNAME", "GROUPS",
-    "HISTCMD", "LINENO", "OLDPWD", "OPTARG", "OPTIND", "PIPESTATUS", "PPID", "PWD", "RANDOM", "SECONDS",
-    "SHELLOPTS", "SHLVL", "SRANDOM", "UID",
-})
-# fmt: on
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PLACEHOLDERS = frozenset({"python", "action", "node"})
+_OF_THE_WHOLE_SITE = ("max_array_size", "max_jobs_in_queue")  # among the limits
 
 
-def _absolute(value: str) -> str:
-    if not value.startswith("/"):
-        raise PydanticCustomError("text", "is not an absolute path; begin it with /")
-    return value
+class Partition(Frozen):
+    """Nodes that differ from the rest: a group runs there with `partition: NAME`.
 
+    A key that stands here takes the place of the site's whole key; one that is left out is the site's own.
+    """
 
-def _interface(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.:@-]{1,32}", value):
-        raise PydanticCustomError("text", "is no name of a network interface; `ip -brief link` lists them")
-    return value
-
-
-def _plugin(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_]{1,32}", value):
-        raise PydanticCustomError("text", "is no name of an MPI plug-in; `srun --mpi=list` lists them")
-    return value
-
-
-def _variables(value: dict[str, str]) -> dict[str, str]:
-    found = []
-    for name, text in value.items():
-        if not _VARIABLE.fullmatch(name):
-            found.append(
-                Finding((name,), "is no name of a variable, allowed: letters, digits and _; rename it", text)
-            )
-        elif name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
-            found.append(Finding((name,), "is set by the harness, Slurm or bash itself; remove it", text))
-    if found:
-        raise Findings(found)
-    return value
-
-
-def _command(value: str) -> str:
-    if value.lstrip().startswith("#"):
-        raise PydanticCustomError("text", "is a comment; write it in the file as a comment of YAML")
-    if (len(value) - len(value.rstrip("\\"))) % 2:
-        raise PydanticCustomError(
-            "text", "ends in a backslash, and each line is a command of its own; join them"
-        )
-    return value
-
-
-Command = Annotated[Text, AfterValidator(_command)]
-Path = Annotated[Text, AfterValidator(_absolute)]
-Environment = Annotated[dict[str, Line], AfterValidator(_variables)]
-
-
-class Limits(Frozen):
-    """What one job may ask for."""
-
-    max_nodes: Annotated[int, Field(ge=1, le=100_000)]
-    """Most nodes of one job."""
-    max_time_min: Annotated[int, Field(ge=3, le=43_200)]
-    """Longest time limit of one job, in minutes."""
-    max_array_size: Annotated[int, Field(ge=2, le=4_000_001)] = 1000
-    """Most tasks of one job array (Slurm's MaxArraySize is 1001 unless the site changed it)."""
-
-
-class Node(Frozen):
+    partition: Directive | None = None
+    """Slurm's name of it, passed to sbatch as it is, like the next ones; null: not passed."""
+    account: Directive | None = None
+    """Account that is charged."""
+    qos: Directive | None = None
+    """Quality of service."""
+    reservation: Directive | None = None
+    """Reservation to run in."""
+    constraint: Directive | None = None
+    """Features that the nodes must have."""
+    gres: Directive | None = None
+    """Generic resources of each node."""
+    licenses: Directive | None = None
+    """Licences that a job takes."""
+    exclude_nodes: tuple[Text, ...] = ()
+    """Nodes that no job gets; names that the cluster does not know are left out."""
+    limits: Limits | None = None
+    """What one job may ask for; max_array_size and max_jobs_in_queue are the whole site's, and stand there."""
+    node: Node | None = None
     """One node, as far as jobs see it."""
-
-    cpus: Annotated[int, Field(ge=1, le=65_536)]
-    """Processors of a node that a job can use."""
-    gpus: Annotated[int, Field(ge=0, le=1024)] = 0
-    """GPUs that a job asks for on each node."""
-    memory_mb: Annotated[int, Field(ge=0)] | None = None
-    """Memory that a job asks for on each node, in MB; 0: all of it; null: what the site gives by default."""
-    exclusive: bool
-    """Whether a job has its nodes for itself. Measurements on shared nodes measure the neighbours too."""
-
-
-class Mpi(Frozen):
+    python: Path | None = None
+    """Interpreter of the jobs."""
+    container: Container | None = None
+    """The container in which agents and ranks run; null: none."""
+    environment: Environment | None = None
+    """Variables for every job."""
+    modules: tuple[Module, ...] | None = None
+    """Environment modules that every job loads."""
+    prologue: tuple[Command, ...] | None = None
+    """Shell that every job runs first, as code."""
+    mpi: Mpi | None = None
     """How MPI ranks are started."""
-
-    plugin: Annotated[Text, AfterValidator(_plugin)]
-    """What follows `srun --mpi=`."""
-    environment: Environment = Field(default_factory=dict)
-    """Variables for jobs with MPI ranks."""
-
-
-class Network(Frozen):
+    network: Network | None = None
     """The network between the nodes."""
-
-    interface: Annotated[Text, AfterValidator(_interface)] | None = None
-    """Interface for torch.distributed (gloo and NCCL's bootstrap); null: they choose."""
-
-
-class Paths(Frozen):
+    paths: Paths | None = None
     """Folders on the nodes."""
+    requeue: bool | None = None
+    """Whether a job may be started again after it lost a node."""
 
-    node_local: Path = "/tmp"
-    """Fast, private to each node: sample files are written here first."""
-
-
-class Power(Frozen):
-    """How a node's power is switched."""
-
-    command: Annotated[tuple[Text, ...], Field(min_length=1)]
-    """Program and arguments, no shell; {action} becomes off, on or status, {node} the node's name, {python}
-    the job's interpreter. The first word it prints is off or on."""
-
-    @model_validator(mode="after")
-    def _rules(self) -> Power:
-        return refuse_if_any(self, self._findings())
-
-    def _findings(self) -> Iterator[Finding]:
-        seen: set[str] = set()
-        for index, part in enumerate(self.command):
-            try:
-                fields = [f[1:] for f in string.Formatter().parse(part) if f[1] is not None]
-            except ValueError as error:
-                yield Finding(
-                    ("command", index),
-                    f"has braces that do not match ({error}); write {{{{ for a brace",
-                    part,
-                )
-                continue
-            for name, spec, conversion in fields:
-                if name not in _PLACEHOLDERS or spec or conversion:
-                    yield Finding(
-                        ("command", index),
-                        "has another placeholder than {action}, {node} and {python}; remove it",
-                        part,
-                    )
-                seen.add(str(name))
-        for name in ("action", "node"):
-            if name not in seen:
-                yield Finding(("command",), f"never says {{{name}}}; add it")
+    @model_serializer(mode="wrap")
+    def _only_what_is_said(self, all_of_it: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Left out and null differ here, so that what is left out stays so."""
+        said = {k: v for k, v in all_of_it(self).items() if k in self.model_fields_set}
+        if said.get("limits") is not None:
+            said["limits"] = {k: v for k, v in said["limits"].items() if k not in _OF_THE_WHOLE_SITE}
+        return said
 
 
-class Scheduler(Frozen):
-    """How the driver treats the scheduler."""
-
-    poll_s: Annotated[float, Field(ge=0.2, le=3600)] = 10.0
-    """Seconds between two questions to the scheduler."""
-    call_timeout_s: Annotated[float, Field(ge=1, le=600)] = 30.0
-    """Seconds after which a call to the scheduler is given up."""
+# Of these null means none; of the other keys of a partition it means the same as leaving them out.
+_NULLABLE = frozenset(
+    ("partition", "account", "qos", "reservation", "constraint", "gres", "licenses", "python", "container")
+)
+_OPTIONS = ("partition", "account", "qos", "reservation", "constraint", "gres", "licenses")
 
 
 class Site(Frozen):
@@ -183,19 +110,19 @@ class Site(Frozen):
     """emulated and staging allow faults beyond the job's own processes; the others never do."""
     launcher: Literal["slurm", "local"]
     """slurm: jobs are submitted. local: plain processes on this machine, which plays all nodes."""
-    partition: Text | None = None
+    partition: Directive | None = None
     """Passed to sbatch as it is, like the next ones; null: not passed."""
-    account: Text | None = None
+    account: Directive | None = None
     """Account that is charged."""
-    qos: Text | None = None
+    qos: Directive | None = None
     """Quality of service."""
-    reservation: Text | None = None
+    reservation: Directive | None = None
     """Reservation to run in."""
-    constraint: Text | None = None
+    constraint: Directive | None = None
     """Features that the nodes must have."""
-    gres: Text | None = None
-    """Generic resources of each node, in the place of --gpus-per-node."""
-    licenses: Text | None = None
+    gres: Directive | None = None
+    """Generic resources of each node; if it names gpu, GPUs are asked for by it alone."""
+    licenses: Directive | None = None
     """Licences that a job takes."""
     limits: Limits
     """What one job may ask for."""
@@ -203,10 +130,18 @@ class Site(Frozen):
     """One node, as far as jobs see it."""
     python: Path | None = None
     """Interpreter of the jobs; null: the one that plans the run."""
+    container: Container | None = None
+    """The container in which agents and ranks run; null: none."""
+    exclude_nodes: tuple[Text, ...] = ()
+    """Nodes that no job gets; names that the cluster does not know are left out."""
+    templates: Path | None = None
+    """Folder of templates that override the harness's. Templates are code."""
     environment: Environment = Field(default_factory=dict)
     """Variables for every job."""
+    modules: tuple[Module, ...] = ()
+    """Environment modules that every job loads before all else, in this order. One that fails ends the job."""
     prologue: tuple[Command, ...] = ()
-    """Shell that every job runs first, as code: each line a complete command, such as `module load cuda`.
+    """Shell that every job runs then, as code: each line a complete command, such as `ulimit -l unlimited`.
     One that fails ends the job."""
     mpi: Mpi
     """How MPI ranks are started."""
@@ -222,19 +157,87 @@ class Site(Frozen):
     """How a node's power is switched; null: it cannot be."""
     scheduler: Scheduler = Scheduler()
     """How the driver treats the scheduler."""
+    partitions: dict[Slug, Partition] = Field(default_factory=dict)
+    """Nodes that differ from the rest, by a name that groups choose with `partition:`."""
 
     @model_validator(mode="after")
     def _rules(self) -> Site:
         return refuse_if_any(self, self._findings())
 
+    def on(self, name: str) -> Site:
+        """The site as it is in one of its ``partitions``, with none of its own; "" is the site itself.
+
+        Raises:
+            KeyError: it has none of that name.
+        """
+        if not name:
+            return self
+        chosen = self.partitions[name]
+        said = {
+            key: getattr(chosen, key)
+            for key in chosen.model_fields_set
+            if key in _NULLABLE or getattr(chosen, key) is not None
+        }
+        if chosen.limits is not None:
+            whole = {key: getattr(self.limits, key) for key in _OF_THE_WHOLE_SITE}
+            said["limits"] = chosen.limits.model_copy(update=whole)
+        return self.model_copy(update={**said, "partitions": {}})
+
+    @property
+    def gres_request(self) -> str:
+        """What follows --gres=; "" where it is not passed."""
+        parts = [self.gres] if self.gres is not None else []
+        if self.node.gpu_request == "gres" and self._asks_for_gpus:
+            parts.insert(0, f"gpu:{self._gpus}")
+        return ",".join(parts)
+
+    @property
+    def gpus_request(self) -> str:
+        """What follows --gpus-per-node=; "" where it is not passed."""
+        return self._gpus if self.node.gpu_request == "gpus-per-node" and self._asks_for_gpus else ""
+
+    @property
+    def _asks_for_gpus(self) -> bool:
+        return self.node.gpus > 0 and not _names_gpu(self.gres)
+
+    @property
+    def _gpus(self) -> str:
+        kind = "" if self.node.gpu_type is None else f"{self.node.gpu_type}:"
+        return f"{kind}{self.node.gpus}"
+
     def _findings(self) -> Iterator[Finding]:
+        yield from self._own_findings()
+        told = {f.loc for f in self._own_findings()}
+        for name, part in self.partitions.items():
+            for finding in (*self._partition_findings(name, part), *self.on(name)._own_findings()):
+                if finding.loc not in told or finding.loc[0] in part.model_fields_set:
+                    yield Finding(("partitions", name, *finding.loc), finding.text, finding.value)
+
+    def _partition_findings(self, name: str, part: Partition) -> Iterator[Finding]:
+        for key in _OF_THE_WHOLE_SITE:
+            if part.limits is not None and key in part.limits.model_fields_set:
+                yield Finding(
+                    ("limits", key),
+                    "is a limit of the whole site; move it to the site's own limits",
+                    getattr(part.limits, key),
+                )
+        theirs, ours = self.on(name), self
+        if theirs.node.architecture != ours.node.architecture and theirs.container is None:
+            if "python" not in part.model_fields_set or theirs.python is None:
+                yield Finding(
+                    ("python",),
+                    f"is missing: the nodes are {theirs.node.architecture or 'of another architecture'}, and the "
+                    "site's own interpreter is for others; add it",
+                )
+
+    def _own_findings(self) -> Iterator[Finding]:
         if self.power is not None and self.kind not in ("emulated", "staging"):
             yield Finding(
                 ("power",),
                 f"but the site is {self.kind}, and only emulated and staging sites may have one; remove it",
             )
         if self.launcher == "local":
-            for name in ("partition", "account", "qos", "reservation", "constraint", "gres", "licenses"):
+            for name in _OPTIONS:
                 value = getattr(self, name)
                 if value is not None:
                     yield Finding((name,), "means nothing with launcher: local; remove it", value)
@@ -244,3 +247,16 @@ class Site(Frozen):
             )
         if self.launcher == "local" and self.power is not None:
             yield Finding(("power",), "there are no nodes to switch off with launcher: local; remove it")
+        if self.launcher == "local" and self.partitions:
+            yield Finding(("partitions",), "mean nothing with launcher: local; remove them")
+        if _names_gpu(self.gres) and self.node.gpu_type is not None:
+            yield Finding(
+                ("gres",),
+                f"asks for GPUs already, so node.gpu_type = {self.node.gpu_type} would not be; remove one of them",
+                self.gres,
+            )
+
+
+def _names_gpu(gres: str | None) -> bool:
+    """Whether a list of generic resources has GPUs in it."""
+    return any(re.split(r"[:=]", part.strip())[0] in ("gpu", "gres/gpu") for part in (gres or "").split(","))

@@ -35,6 +35,10 @@ class Telemetry:
         """GPUs that NVML shows."""
         return self._gpu.count if self._gpu is not None else 0
 
+    def slices(self) -> tuple[str, ...]:
+        """UUIDs of the MIG slices that NVML shows."""
+        return self._gpu.slices() if self._gpu is not None else ()
+
     def facts(self) -> dict[str, Any]:
         """What kind of machine this is: kernel, processors, memory, GPUs and their driver."""
         pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")

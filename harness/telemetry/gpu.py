@@ -47,6 +47,22 @@ class Gpu:
         """Number of GPUs."""
         return len(self._handles)
 
+    def slices(self) -> tuple[str, ...]:
+        """UUIDs of the MIG slices, GPU by GPU; none where the GPUs are whole."""
+        n = self._nvml
+        found = []
+        for handle in self._handles:
+            mode = self._value(n.nvmlDeviceGetMigMode, handle)
+            if mode is None or mode[0] != n.NVML_DEVICE_MIG_ENABLE:
+                continue
+            for index in range(self._value(n.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+                # None is an empty place.
+                one = self._value(n.nvmlDeviceGetMigDeviceHandleByIndex, handle, index)
+                uuid = _text(self._value(n.nvmlDeviceGetUUID, one)) if one is not None else None
+                if uuid is not None:
+                    found.append(uuid)
+        return tuple(found)
+
     def facts(self) -> dict[str, Any]:
         """Driver version, and name and UUID of each GPU; None for what the device does not tell."""
         return {
