@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -11,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,10 +23,21 @@ from harness import freeze
 from harness.model.campaign import Campaign
 from harness.model.case import Plan, content_id
 from harness.model.site import Site
-from harness.render import render
+from harness.render import RenderError, render
 from harness.resources import templates_dir
-from harness.rundir import RUN_SCHEMA, RunDir, RunFolderError, sync_folder, write_atomic, write_json
-from harness.slurm.commands import run_command
+from harness.rundir import (
+    RUN_SCHEMA,
+    RunDir,
+    RunFolderError,
+    sync_folder,
+    takes_no_more,
+    write_atomic,
+    write_json,
+)
+from harness.runtime.container import pyxis_problem
+from harness.slurm.commands import CommandError, run_command
+from harness.slurm.versions import features, usable_version
+from harness.templates import Source, Templates, sources
 
 PACKAGES = ("submitit", "torch", "mpi4py", "numpy", "h5py", "jinja2", "pydantic")
 
@@ -39,6 +51,25 @@ class Input:
     site: Site
     site_text: str
     command: Sequence[str]
+
+    @property
+    def templates(self) -> Templates:
+        """Where templates are looked for.
+
+        Raises:
+            RenderError: a folder that campaign or site names is not there.
+        """
+        site = Path(self.site.templates) if self.site.templates is not None else None
+        campaign = Path(self.campaign.templates).absolute() if self.campaign.templates else None
+        for noun, name, folder in (
+            ("site", self.site.name, site),
+            ("campaign", self.campaign.name, campaign),
+        ):
+            if folder is not None and not folder.is_dir():
+                raise RenderError(
+                    f"{noun} {name}: templates = {str(folder)!r}: no such folder; make it, or remove the key"
+                )
+        return Templates(templates_dir(), site, campaign)
 
     @property
     def campaign_id(self) -> str:
@@ -69,6 +100,7 @@ def open_or_make(folder: Path, given: Input, plan: Plan) -> tuple[RunDir, bool]:
         raise RunFolderError(
             f"{run.path}: exists and is no run folder; choose another --folder, or leave it out"
         )
+    _refuse_what_nodes_cannot_use(run.path, given.site, plan)
     temporary = run.path.with_name(f".{run.path.name}.{os.getpid()}.tmp")
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
@@ -78,9 +110,10 @@ def open_or_make(folder: Path, given: Input, plan: Plan) -> tuple[RunDir, bool]:
         sync_folder(run.path.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        room = " and that has room" if takes_no_more(error) and error.errno != errno.EROFS else ""
         raise RunFolderError(
             f"{run.path}: cannot be made ({error.strerror or error}); choose a --folder on shared storage that you can "
-            "write to"
+            f"write to{room}"
         ) from None
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -88,31 +121,48 @@ def open_or_make(folder: Path, given: Input, plan: Plan) -> tuple[RunDir, bool]:
     return run, False
 
 
+def _refuse_what_nodes_cannot_use(folder: Path, site: Site, plan: Plan) -> None:
+    """A run folder that they do not see, an interpreter that cannot run on them, containers that they do not have."""
+    for name in dict.fromkeys(s.partition for s in plan.submissions):
+        there = site.on(name)
+        where = f"site {site.name}" + (f", partition {name}" if name else "")
+        shared = there.paths.shared
+        if shared and not any(folder.resolve().is_relative_to(Path(s).resolve()) for s in shared):
+            raise RunFolderError(
+                f"{folder}: lies in none of the folders that all nodes see ({where}, paths.shared: "
+                f"{', '.join(shared)}); "
+                "choose a --folder in one of them"
+            )
+        theirs, ours = there.node.architecture, platform.machine()
+        if theirs not in (None, ours) and there.python is None and there.container is None:
+            raise RunFolderError(
+                f"{where}: its nodes are {theirs}, and the interpreter that plans this run is for {ours}; name one for "
+                "them in the site file, as `python`"
+            )
+        if (
+            there.container is not None
+            and there.container.runtime == "pyxis"
+            and (problem := pyxis_problem())
+        ):
+            raise CommandError(f"{where}: {problem}")
+
+
 def _fill(run: RunDir, final: RunDir, given: Input, plan: Plan) -> None:
     write_atomic(run.campaign_text, given.campaign_text.encode())
     write_atomic(run.site_text, given.site_text.encode())
-    python = given.site.python or sys.executable
-    site = given.site.model_dump(mode="json")
-    write_json(run.site, {**site, "python": python})
+    write_json(run.site, site_for_jobs(given.site, sys.executable))
     write_json(run.plan, plan.to_json())
     code_sha256 = freeze.freeze(run.code)
     run_id = secrets.token_hex(4)
     run.logs.mkdir(mode=0o700)
+    run.work.mkdir(mode=0o700)
     run.script("x").parent.mkdir(mode=0o700)
-    scripts = {}
-    for submission in plan.submissions:
-        text = render(
-            submission,
-            plan,
-            given.site,
-            run_id=run_id,
-            run_folder=str(final.path),
-            python=python,
-            code_path=str(final.code),
-            templates=templates_dir(),
-        )
-        write_atomic(run.script(submission.name), text.encode(), mode=0o700)
-        scripts[submission.name] = hashlib.sha256(text.encode()).hexdigest()
+    slurm, has = slurm_here() if given.site.launcher == "slurm" else ("", None)
+    texts = scripts(given, plan, final, run_id=run_id, templates=given.templates, slurm=has)
+    for name, text in texts.items():
+        write_atomic(run.script(name), text.encode(), mode=0o700)
+    used = templates_used(plan, given.templates)
+    write_json(run.templates, [vars(source) for source in used])
     write_json(
         run.identity,
         {
@@ -126,12 +176,57 @@ def _fill(run: RunDir, final: RunDir, given: Input, plan: Plan) -> None:
             "harness_version": harness.__version__,
             "git_commit": git_commit(),
             "code_sha256": code_sha256,
-            "scripts": scripts,
+            "scripts": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()},
+            "templates": {source.name: source.sha256 for source in used},
             "command": shlex.join(given.command),
             "environment": environment(),
-            "slurm_version": slurm_version() if given.site.launcher == "slurm" else "",
+            "slurm_version": slurm,
         },
     )
+
+
+def site_for_jobs(site: Site, python: str) -> dict[str, Any]:
+    """The site as jobs read it: with an interpreter, and with each of its partitions resolved into a site."""
+
+    def resolved(one: Site) -> dict[str, Any]:
+        values = one.model_dump(mode="json", exclude={"partitions"})
+        return {**values, "python": one.python or python}
+
+    return {**resolved(site), "partitions": {name: resolved(site.on(name)) for name in site.partitions}}
+
+
+def scripts(
+    given: Input,
+    plan: Plan,
+    run: RunDir,
+    *,
+    run_id: str,
+    templates: Templates,
+    slurm: Mapping[str, bool] | None,
+) -> dict[str, str]:
+    """Every submission's script, as it would lie in this run folder. Reads templates, writes nothing."""
+    return {
+        submission.name: render(
+            submission,
+            plan,
+            given.site,
+            run_id=run_id,
+            run_folder=str(run.path),
+            python=given.site.on(submission.partition).python or sys.executable,
+            code_path=str(run.code),
+            templates=templates,
+            slurm=slurm,
+        )
+        for submission in plan.submissions
+    }
+
+
+def templates_used(plan: Plan, templates: Templates) -> list[Source]:
+    """The templates that a plan's scripts are made of, and all that those extend."""
+    found = {}
+    for name in dict.fromkeys(submission.template for submission in plan.submissions):
+        found.update({source.name: source for source in sources(name, templates)})
+    return [found[name] for name in sorted(found)]
 
 
 def environment() -> dict[str, Any]:
@@ -175,3 +270,16 @@ def slurm_version() -> str:
         CommandError: sbatch is not there or does not answer.
     """
     return run_command(["sbatch", "--version"], timeout_s=20).strip()
+
+
+def slurm_here() -> tuple[str, dict[str, bool]]:
+    """What ``sbatch --version`` says, and what that version has; a warning goes to stderr.
+
+    Raises:
+        CommandError: sbatch is not there, does not answer, or is older than any that the harness knows.
+    """
+    said = slurm_version()
+    version, warning = usable_version(said)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    return said, features(version)

@@ -1,33 +1,27 @@
 """Submission and site -> the text of the script that is submitted. Pure, but for reading the templates.
 
-Values reach a script through one of three filters, and a template that prints a text without one is
-refused: ``shell`` quotes for bash, ``directive`` quotes for sbatch's own parser of ``#SBATCH`` lines, and
-``code`` lets through what a site's author wrote as shell. Control characters are refused everywhere, so
-no value starts a line. Arithmetic and decisions are done here; templates only lay out.
+Arithmetic and decisions are done here; templates (``harness.templates``) only lay out. A finished script is
+read as sbatch reads it, and refused when an own template dropped what driver and supervisor count on
+(``harness.script``).
 """
 
 from __future__ import annotations
 
-import functools
 import re
-import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from harness.model.campaign import POWER_OFF
 from harness.model.case import Plan, Submission
-from harness.model.fields import bad_character
+from harness.model.container import path_problem
 from harness.model.site import Site
+from harness.script import Essential, RenderError, directive, shell, short, verify
+from harness.templates import Templates, fill
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./:,=+@%^-]+")
-_HET_JOB = re.compile(r"(packjo|hetjo)(b)", re.IGNORECASE)
+__all__ = ["RenderError", "Templates", "directive", "render", "shell"]
 
-
-class RenderError(ValueError):
-    """A script cannot be written; the message names the value or the template, and says what to change."""
+WARNING = "B:USR2@60"  # a signal to the supervisor alone, a minute before the time limit
 
 
 def render(
@@ -39,7 +33,8 @@ def render(
     run_folder: str | Path,
     python: str | Path,
     code_path: str | Path,
-    templates: Path,
+    templates: Templates | Path,
+    slurm: Mapping[str, bool] | None = None,
 ) -> str:
     """The script of one submission.
 
@@ -51,109 +46,91 @@ def render(
         run_folder: absolute; the same folder on all nodes.
         python: interpreter of the job.
         code_path: what the job imports the harness from: a folder or a zip file.
-        templates: folder of the templates.
+        templates: folders of the templates; one alone is the harness's own.
+        slurm: what this Slurm has (``harness.slurm.versions.features``); all of it unless told otherwise.
 
     Raises:
-        RenderError: a value cannot be written into a script, or the template is wrong.
+        RenderError: a value cannot be written into a script, a template is wrong or refuses, or the script
+            lacks something essential.
     """
     context = _context(
         submission,
         plan,
-        site,
+        site.on(submission.partition),
         run_id=run_id,
         run_folder=str(run_folder),
         python=str(python),
         code_path=str(code_path),
     )
+    folders = templates if isinstance(templates, Templates) else Templates(templates)
+    text = fill(submission.template, folders, {**context, "has": _has(slurm)})
     try:
-        text = _environment(templates).get_template(submission.template).render(context)
-    except jinja2.TemplateNotFound as error:
-        raise RenderError(f"template {error.name}: not in {templates}; the harness is not complete") from None
-    except jinja2.TemplateSyntaxError as error:
-        raise RenderError(
-            f"{error.filename or submission.template}:{error.lineno}: {error.message}; correct it"
-        ) from None
-    except jinja2.TemplateError as error:
-        raise RenderError(f"template {submission.template}: {error.message}; correct it") from None
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise RenderError(
-            f"template {submission.template}: holds text that is not UTF-8; correct it"
-        ) from None
+        verify(text, _essential(context), slurm=site.launcher == "slurm")
+    except RenderError as error:
+        raise RenderError(f"template {submission.template}: {error}") from None
     return text
 
 
-def shell(value: Any) -> Markup:
-    """Quote a value for bash, as one word."""
-    return Markup(shlex.quote(_clean(value)))
-
-
-def directive(value: Any) -> Markup:
-    """Quote a value for sbatch, whose parser of ``#SBATCH`` lines is not a shell.
-
-    It groups by single and double quotes, takes a backslash before any character, in quotes too, and ends a
-    line at a bare ``#``. Whatever stands around them, it takes "packjob" and "hetjob" for its own words
-    (src/sbatch/opt.c, _get_argument), so a backslash breaks those up.
-    """
-    text = _clean(value)
-    if _PLAIN.fullmatch(text) and not _HET_JOB.search(text):
-        return Markup(text)
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return Markup('"' + _HET_JOB.sub(r"\1\\\2", escaped) + '"')
-
-
-def code(value: Any) -> Markup:
-    """Let one line of shell through as it is: it is code, and its author answers for it."""
-    return Markup(_clean(value))
-
-
-def _clean(value: Any) -> str:
-    if isinstance(value, jinja2.Undefined):
-        str(value)  # raises, and names the variable
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RenderError(
-            f"{value!r}: only texts and whole numbers can be written into a script; change the template"
-        )
-    text = str(value)
-    if bad := bad_character(text):
-        raise RenderError(
-            f"{_short(text)}: holds the control character {bad}, which no script may; rename it"
-        )
-    return text
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
-
-
-def _fenced(value: Any) -> Any:
-    """What a template may print: whole numbers, and texts that came out of a filter."""
-    if isinstance(value, Markup | jinja2.Undefined) or (
-        isinstance(value, int) and not isinstance(value, bool)
-    ):
-        return value
-    raise RenderError(
-        f"{_short(str(value))}: printed by a template as it is; pipe it through shell or directive"
+def variables(submission: Submission, plan: Plan, site: Site) -> frozenset[str]:
+    """Names that the template of a submission may use."""
+    there = site.on(submission.partition)
+    return frozenset(
+        {*_context(submission, plan, there, run_id="0", run_folder="/", python="/", code_path="/"), "has"}
     )
 
 
-@functools.lru_cache(maxsize=8)
-def _environment(templates: Path) -> jinja2.Environment:
-    """Jinja for one folder; kept, because compiling a template costs more than filling it in."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates, encoding="utf-8"),
-        undefined=jinja2.StrictUndefined,
-        finalize=_fenced,
-        autoescape=True,  # not for HTML: it makes Jinja tell filtered text (Markup) from other text
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+def _has(slurm: Mapping[str, bool] | None) -> Any:
+    def has(feature: str) -> bool:
+        if slurm is None:
+            return True
+        if feature not in slurm:
+            raise RenderError(
+                f"has({short(str(feature))}): is not in the table of what Slurm's versions have, allowed: "
+                f"{', '.join(sorted(slurm))}; correct it"
+            )
+        return slurm[feature]
+
+    return has
+
+
+def _essential(context: Mapping[str, Any]) -> Essential:
+    """What no template may drop or change."""
+    requeue, last = context["requeue"], context["array_last"]
+    planned = "the plan counts on it"
+    return Essential(
+        options={
+            "job-name": (context["job_name"], "the driver finds a job again by its name"),
+            "nodes": (str(context["nodes"]), planned),
+            "time": (str(context["time_limit_min"]), planned),
+            "array": (
+                None if last is None else f"0-{last}",
+                "each task is one of the submission's jobs" if last is not None else "it is a single job",
+            ),
+            "output": (context["log"], "logs are looked for there"),
+            "open-mode": ("append", "a job that starts again would wipe what it said before"),
+            "requeue": ("" if requeue else None, "the recovery that the plan says"),
+            "no-requeue": (None if requeue else "", "the recovery that the plan says"),
+            "no-kill": (
+                None if requeue else "",
+                "with it Slurm starts no job again that lost a node"
+                if requeue
+                else "without it the job ends with its first node, and nothing is recorded of the others",
+            ),
+            **(
+                {"ntasks": (None, "a job that starts again would wait for that many tasks")}
+                if requeue
+                else {}
+            ),
+            "signal": (WARNING, "the supervisor is warned by it, and no step of it"),
+            "export": ("ALL", "the driver tells the supervisor by the environment which round it is"),
+        },
+        lines={
+            f"export PYTHONPATH={shell(context['code_path'])}": "jobs run the code of their run folder",
+            f"cd -- {shell(context['run_folder'])}": "python looks for code where it starts",
+        },
+        last=f"exec {shell(context['python'])} -m harness.runtime.supervisor {shell(context['run_folder'])} "
+        f"{shell(context['submission'])}",
     )
-    for name in ("safe", "escape", "e", "forceescape", "xmlattr", "tojson", "urlize"):
-        del environment.filters[name]
-    environment.filters.update(shell=shell, directive=directive, code=code)
-    return environment
 
 
 def _context(
@@ -169,16 +146,20 @@ def _context(
     """What templates see; sbatch_templates/base.sh.j2 lists it for people."""
     for name, value in {"run folder": run_folder, "interpreter": python, "code path": code_path}.items():
         if not value.startswith("/"):
-            raise RenderError(f"{name} {_short(value)}: is not an absolute path; begin it with /")
+            raise RenderError(f"{name} {short(value)}: is not an absolute path; begin it with /")
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", run_id):
         raise RenderError(
-            f"run id {_short(run_id)}: is used in the names of jobs, allowed: a-z A-Z 0-9 . _ -; rename it"
+            f"run id {short(run_id)}: is used in the names of jobs, allowed: a-z A-Z 0-9 . _ -; rename it"
         )
     if "\\" in run_folder and site.launcher == "slurm":
         raise RenderError(
-            f"run folder {_short(run_folder)}: holds a backslash, with which Slurm fills in no job number in "
+            f"run folder {short(run_folder)}: holds a backslash, with which Slurm fills in no job number in "
             "the name of a log; use another folder"
         )
+    if site.container is not None:
+        for name, value in {"run folder": run_folder, "node-local folder": site.paths.node_local}.items():
+            if problem := path_problem(value):
+                raise RenderError(f"{name} {short(value)}: {problem}")
     jobs = submission.jobs
     job = jobs[0]
     shape = {(j.nodes, j.ranks_per_node, j.time_limit_min, j.requeue) for j in jobs}
@@ -204,6 +185,7 @@ def _context(
         "array_last": len(jobs) - 1 if submission.is_array else None,
         "log": f"{run_folder.replace('%', '%%')}/logs/{submission.name}-{number}.out",
         "threads": max(1, site.node.cpus // job.ranks_per_node) if exclusive and not shared_cores else 1,
+        "own_step": any(c.command is None or c.command["world"] == "mpi" for c in cases),
         "yields": shared_cores or job.ranks_per_node > site.node.cpus,
         "run_folder": run_folder,
         "python": python,

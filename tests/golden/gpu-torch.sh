@@ -25,15 +25,24 @@ export OMP_NUM_THREADS=56
 export NCCL_DEBUG=WARN
 export NCCL_IB_HCA=mlx5
 
+# The site's modules. A batch job's shell reads no profile, so `module` may not be known yet.
+set +u
+if ! type module >/dev/null 2>&1; then
+    for file in "${LMOD_PKG:-/nowhere}/init/bash" "${MODULESHOME:-/nowhere}/init/bash" /etc/profile.d/lmod.sh /etc/profile.d/modules.sh; do
+        # shellcheck disable=SC1090
+        if [ -r "$file" ]; then . "$file" || true; break; fi
+    done
+fi
+module_failed() { echo "module $1 of the site file cannot be loaded" >&2; exit 1; }
+module load cuda/12.8 || module_failed cuda/12.8
+set -u
+
 # The site's own lines: code. Modules often read variables that are not set.
 prologue_failed() { echo "prologue of the site file: line $1 failed" >&2; exit 1; }
 set +u
 {
-source /etc/profile
+ulimit -l unlimited
 } || prologue_failed 1
-{
-module load cuda/12.8
-} || prologue_failed 2
 set -u
 
 # Last, so that nothing above can put other code in its place.
