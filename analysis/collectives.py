@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis import text
 from analysis.commandline import main as run
-from analysis.load import CampaignResults, Row
+from analysis.load import CampaignResults, Row, samples_of
 from analysis.series import Summary, slowest_rank, summarise
 from harness.store import Column
 
@@ -84,7 +84,7 @@ def iterations(results: CampaignResults, case: Row, message_bytes: int) -> tuple
 
 def sizes(results: CampaignResults, case: Row) -> list[int]:
     """Message sizes that a completed case measured, ascending, in bytes."""
-    if not results.has_samples(case["workload"], TABLE):
+    if not results.has_samples(samples_of(case), TABLE):
         return []
     return [int(s) for s in np.unique(results.judged(case["case_id"], TABLE)["message_bytes"])]
 

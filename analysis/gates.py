@@ -7,6 +7,7 @@ judged everywhere. What cannot be computed is unknown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from analysis import collectives, text
-from analysis.load import CampaignResults, Row
+from analysis.load import CampaignResults, Row, samples_of
 from analysis.series import statistic
 from harness.model.metrics import METRICS
 from harness.model.verdict import Verdict
 from harness.store import Column, Table
 
-# Units of figures that depend on the machine and not on the answer.
-PERFORMANCE_UNITS = frozenset({"ns", "us", "ms", "s", "B/s", "1/s", "%", "W", "degC", "MHz"})
+# Units of figures that depend on the machine and not on the answer: times, uses, and all rates.
+PERFORMANCE_UNITS = frozenset({"ns", "us", "ms", "s", "min", "h", "%", "W", "J", "kWh", "degC", "MHz", "GHz"})
+_RATE = re.compile(r"/ ?(s|sec|min|h|day)$|^[kMGTPE]?(flops?|iops|ips|bps|teps|updates)$", re.IGNORECASE)
 _BANDWIDTHS = ("algorithm_bandwidth_bytes_per_s", "bus_bandwidth_bytes_per_s")
 
 
@@ -31,6 +33,11 @@ class GateResult:
 
     verdict: Verdict | None
     words: str
+
+
+def is_performance(unit: str) -> bool:
+    """Whether a figure of that unit depends on the machine, and not on the answer alone."""
+    return unit in PERFORMANCE_UNITS or bool(_RATE.search(unit))
 
 
 class NoFigure(Exception):
@@ -48,7 +55,7 @@ def _filtered(samples: Table, where: Mapping[str, Any]) -> Table:
 
 def _bandwidth(results: CampaignResults, case: Row, metric: str, where: Mapping[str, Any]) -> Column:
     """Bandwidth of each judged iteration, slowest rank, in bytes/s; shape (n,)."""
-    if not results.has_samples(case["workload"], collectives.TABLE):
+    if not results.has_samples(samples_of(case), collectives.TABLE):
         raise NoFigure(f"{case['workload']} recorded no table {collectives.TABLE}")
     if set(where) - {"message_bytes"}:
         raise NoFigure(f"a bandwidth can be chosen by message_bytes only, not by {sorted(where)}")
@@ -77,11 +84,11 @@ def figure(results: CampaignResults, case: Row, gate: Mapping[str, Any]) -> tupl
     if metric in _BANDWIDTHS:
         values, unit = _bandwidth(results, case, metric, where), METRICS[metric].unit
     else:
-        table = results.find_column(case["workload"], metric)
+        table = results.find_column(samples_of(case), metric)
         if table is None:
             raise NoFigure(f"{case['workload']} recorded no {metric}")
         values = _filtered(results.judged(case["case_id"], table), where)[metric]
-        unit = results.facts(case["workload"], table)[metric].get("unit", "")
+        unit = results.facts(samples_of(case), table)[metric].get("unit", "")
     if not len(values):
         raise NoFigure("no sample is left after the warm-up and its filter")
     try:
@@ -126,7 +133,7 @@ def check(results: CampaignResults, case: Row, gate: Mapping[str, Any]) -> GateR
     if not np.isfinite(value):
         return GateResult(Verdict.UNKNOWN, f"{shown}: not a finite number")
     holds = (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
-    if unit in PERFORMANCE_UNITS and results.stamp:
+    if is_performance(unit) and results.stamp:
         if results.flag("emulated") is None and not results.flag("oversubscribed"):
             return GateResult(Verdict.UNKNOWN, f"{shown}: {results.stamp}, so it judges nothing")
         kept = "would hold" if holds else "would not hold"

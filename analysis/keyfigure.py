@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis import collectives, recovery, text
-from analysis.load import CampaignResults, Row
+from analysis import collectives, measured, recovery, text
+from analysis.load import CampaignResults, Row, samples_of
 from analysis.series import Steps, slowest_rank, total
 from harness.store import Table
 
@@ -23,7 +23,7 @@ def _judged_steps(results: CampaignResults, case: Row) -> tuple[Table, Steps] | 
     """Judged samples of ``steps`` and the slowest rank of each step, or why there are none."""
     if results.completed(case["case_id"]) is None:
         return f"no figure: {_outcome(results, case)}"
-    if not results.has_samples(case["workload"], "steps"):
+    if not results.has_samples(samples_of(case), "steps"):
         return "no figure: no steps recorded"
     samples = results.judged(case["case_id"], "steps")
     steps = slowest_rank(samples, "step_time_ns", case["ranks"])
@@ -87,6 +87,23 @@ def _of_faults(results: CampaignResults, case: Row) -> str:
     return f"recovered from {words} {slowest.took}{waited}, {text.count(restarts, 'restart')}"
 
 
+def _of_command(results: CampaignResults, case: Row) -> str:
+    """The first metric that was recorded, where its coordinates are largest; else how long it ran."""
+    if results.completed(case["case_id"]) is None:
+        return f"no figure: {_outcome(results, case)}"
+    for name in measured.names(results, case):
+        if found := measured.of_metric(results, case, name):
+            last = found[-1]
+            places = "".join(f", {c} = {text.quantity(v, unit)}" for c, v, unit in last.place)
+            return f"{name} {text.quantity(last.values.median, last.unit)}{places}, n={last.values.n}"
+    if results.has_samples(samples_of(case), "steps") and not isinstance(_judged_steps(results, case), str):
+        return _of_steps(results, case)
+    if not results.has_samples(samples_of(case), "program"):
+        return "no figure: nothing recorded"
+    times_ns = results.judged(case["case_id"], "program")["program_time_ns"]
+    return f"ran {text.seconds(float(np.max(times_ns)) / 1e9)}"
+
+
 def of_case(results: CampaignResults, case: Row) -> str:
     """The key figure of a case.
 
@@ -97,4 +114,6 @@ def of_case(results: CampaignResults, case: Row) -> str:
         return _of_faults(results, case)
     if case["workload"] in collectives.OPERATIONS:
         return _of_allreduce(results, case)
+    if case["workload"] == measured.COMMAND:
+        return _of_command(results, case)
     return _of_steps(results, case)

@@ -19,6 +19,7 @@ import numpy as np
 from harness.model.attempt import COMPLETED
 from harness.model.event import JOB_STARTED
 from harness.store import Column, Results, StoreError, Table, open_results
+from harness.store import samples_of as _samples_of
 
 Row = dict[str, Any]
 
@@ -33,6 +34,11 @@ def names(value: str) -> tuple[str, ...]:
     except ValueError:
         return ()
     return tuple(str(n) for n in found) if isinstance(found, list) else ()
+
+
+def samples_of(case: Row) -> str:
+    """The first part of the names of a case's sample tables: its workload, or a user's program by its group."""
+    return _samples_of(case["workload"], case["group"])
 
 
 class CampaignResults:
@@ -197,7 +203,7 @@ class CampaignResults:
         number = self._case_rows.get(case_id)
         if number is None:
             raise StoreError(f"{self.path}: no case {case_id!r}")
-        columns, offsets = self._sorted(self.cases[number]["workload"], table)
+        columns, offsets = self._sorted(samples_of(self.cases[number]), table)
         part = slice(int(offsets[number]), int(offsets[number + 1]))
         samples = {name: values[part] for name, values in columns.items()}
         if all_attempts:
@@ -217,12 +223,17 @@ class CampaignResults:
     def effective(self, case_id: str, table: str) -> Table:
         """Of each step, the samples of the last attempt that did it; n is 0 for a case that did not complete.
 
+        A table without steps has what the completed attempt recorded.
+
         Raises:
-            StoreError: no such case or table, or the table has no column ``step``.
+            StoreError: no such case or table.
         """
         samples = self.case_samples(case_id, table)
         if "step" not in samples:
-            raise StoreError(f"{self.path}: samples {table} of case {case_id} have no column step")
+            completed = self.completed(case_id)
+            of_completed = -1 if completed is None else int(completed["index"])
+            keep = self.attempt_index(samples["attempt"]) == of_completed
+            return {name: values[keep] for name, values in samples.items()}
         index = self.attempt_index(samples["attempt"])
         steps, place = np.unique(samples["step"], return_inverse=True)
         last = np.full(len(steps), -1, dtype=np.int64)
@@ -238,6 +249,8 @@ class CampaignResults:
         """
         case = self.case(case_id)
         samples = self.effective(case_id, table)
+        if "step" not in samples:
+            return samples
         keep = samples["step"] >= (case["warmup_steps"] if case else 0)
         return {name: values[keep] for name, values in samples.items()}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from analysis import collectives, figures, recovery, scaling, text, timelines
+from analysis import collectives, figures, measured, recovery, scaling, text, timelines
 from analysis.load import CampaignResults, Row, names
 from analysis.summary import counts, exit_status
 from analysis.verdict import CaseVerdict
@@ -21,6 +21,7 @@ from harness.model.verdict import Verdict
 Words = dict[str, Any]
 
 SHOWN_CHECKS = 12  # of one case; those that failed first
+SHOWN_FIGURES = 40  # of one case
 
 
 def _object(value: Any) -> Words | None:
@@ -97,8 +98,34 @@ def _case(results: CampaignResults, number: int, case: Row, verdict: CaseVerdict
         "attempt_rows": [_attempt(a) for a in results.of_case("attempts", case["case_id"])],
         "check_rows": ordered[:SHOWN_CHECKS],
         "more_checks": max(0, len(ordered) - SHOWN_CHECKS),
-        "param_rows": _pretty(case["params"]),
+        "param_rows": [*_program(case), *_pretty(case["params"])],
+        "measured_rows": [_measured(m) for m in measured.of_case(results, case)[:SHOWN_FIGURES]],
         "twin_label": twin["label"] if twin else case["twin"],
+    }
+
+
+def _program(case: Row) -> list[tuple[str, str]]:
+    """What a case of workload ``command`` runs, and in which world."""
+    command = _object(case["command"])
+    if not command:
+        return []
+    words = command.get("run") or str(command.get("script")).splitlines()[:1]
+    shown = " ".join(map(str, words)) if isinstance(words, list) else _short(words)
+    return [("program", text.one_line(shown, 200)), ("world", _short(command.get("world")))]
+
+
+def _measured(m: measured.Measured) -> Words:
+    """One figure of a program in words."""
+    return {
+        "name": m.name,
+        "place": ", ".join(f"{name} = {text.quantity(value, unit)}" for name, value, unit in m.place),
+        "better": {"higher": "higher", "lower": "lower"}.get(m.direction, "–"),
+        "unit": m.unit,
+        "n": m.values.n,
+        "median": text.quantity(m.values.median, m.unit),
+        "low": text.quantity(m.values.low, m.unit),
+        "high": text.quantity(m.values.high, m.unit),
+        "definition": m.definition,
     }
 
 

@@ -79,6 +79,8 @@ def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
         ]
     if fault["recovered_wall_ns"] <= 0:
         words = f"did not recover from {name}: it never passed the step reached before"
+        if not view.whole:
+            return [*found, Finding(Verdict.UNKNOWN, f"{words}, as far as its records are here")]
         return [*found, Finding(Verdict.FAIL, words)]
     if fault["healed"]:
         story = of_fault(view.results, view.case, fault)

@@ -19,7 +19,7 @@ import numpy as np
 from analysis import buckets, text
 from analysis.buckets import QUEUE, Bucket
 from analysis.commandline import main as run
-from analysis.load import CampaignResults, Row, names
+from analysis.load import CampaignResults, Row, names, samples_of
 from harness.model.event import FAULT_REFUSED, FAULT_UNHEALED
 
 # Stamp, column of /faults, words.
@@ -192,7 +192,7 @@ def _lost(results: CampaignResults, case: Row, fault: Row) -> Lost:
     attempts = results.of_case("attempts", case["case_id"])
     if not any(a["index"] > fault["attempt"] for a in attempts) or fault["attempt"] < 0:
         return Lost(None, -1, -1, None, "no attempt followed")
-    if not results.has_samples(case["workload"], "steps"):
+    if not results.has_samples(samples_of(case), "steps"):
         return Lost(None, -1, -1, None, "no steps recorded")
     samples = results.case_samples(case["case_id"], "steps", all_attempts=True)
     index = results.attempt_index(samples["attempt"])

@@ -77,7 +77,9 @@ def ended(view: View) -> list[Finding]:
         return [Finding(Verdict.UNKNOWN, "it was not run" + (f": {reason}" if reason else ""))]
     if view.completed:
         return [_completed(view)]
-    reason = (view.attempts[-1]["reason"] or view.case["reason"] or "no reason recorded") + _cause(view)
+    reason = view.attempts[-1]["reason"] or view.case["reason"] or "no reason recorded"
+    cause = _cause(view)
+    reason += "" if cause.removeprefix("; ") in reason else cause
     to_fail, to_recover = view.observed("failed"), view.observed("recovered")
     if view.failed_as_declared and to_fail is not None:
         return [Finding(Verdict.PASS, f"ended as declared after {fault_name(to_fail)}: {reason}")]
@@ -169,6 +171,8 @@ def limits(view: View) -> list[Finding]:
     if view.failed_as_declared:
         return []
     found = [gates.check(view.results, view.case, gate) for gate in json.loads(view.case["gates"] or "[]")]
+    if not view.whole:  # a figure of some of the samples is no figure of the case
+        return [Finding(None, f"{result.words}, as far as its records are here") for result in found]
     return [Finding(result.verdict, result.words) for result in found]
 
 

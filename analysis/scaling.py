@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis import collectives, text
 from analysis.commandline import main as run
-from analysis.load import CampaignResults, Row
+from analysis.load import CampaignResults, Row, samples_of
 from analysis.models import LAWS, MINIMUM_REPEATS, RESAMPLES, STRONG, WEAK, Fit, fit, karp_flatt
 from analysis.series import slowest_rank
 
@@ -77,10 +77,19 @@ def weak_efficiency(base_s: float, time_s: float) -> float:
 
 def step_times_s(results: CampaignResults, case: Row) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Time of each judged step in s, that of its slowest rank, shape (n,); empty if nothing was recorded."""
-    if not results.has_samples(case["workload"], "steps"):
+    if not results.has_samples(samples_of(case), "steps"):
         return np.array([])
     steps = slowest_rank(results.judged(case["case_id"], "steps"), "step_time_ns", case["ranks"])
     return np.asarray(steps.slowest / 1e9)
+
+
+def times_s(results: CampaignResults, case: Row) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """As ``step_times_s``; a user's program that says nothing of its steps is one step."""
+    times = step_times_s(results, case)
+    if len(times) or not results.has_samples(samples_of(case), "program"):
+        return times
+    ran_ns = results.judged(case["case_id"], "program")["program_time_ns"]
+    return np.array([np.max(ran_ns) / 1e9]) if len(ran_ns) == case["ranks"] else times
 
 
 def _unusable(results: CampaignResults, case: Row) -> str:
@@ -91,7 +100,7 @@ def _unusable(results: CampaignResults, case: Row) -> str:
         return "a fault was injected"
     if any(not check["passed"] for check in results.of_case("checks", case["case_id"])):
         return "its answer was wrong"
-    times = step_times_s(results, case)
+    times = times_s(results, case)
     if not len(times):
         return "no step that every rank reported"
     return "" if float(np.median(times)) > 0 else "its median step time is not above zero"
@@ -166,7 +175,7 @@ def _series(results: CampaignResults, key: tuple[str, str, str, int, str], cases
         if reason:
             left_out.append(f"{case['label']}: {reason}")
             continue
-        times = step_times_s(results, case)
+        times = times_s(results, case)
         runs.setdefault(case["nodes"], []).append(float(np.median(times)))
         steps[case["nodes"]] = steps.get(case["nodes"], 0) + len(times)
     runs = dict(sorted(runs.items()))

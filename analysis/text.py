@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
+_PREFIXED = frozenset({"B/s", "1/s", "FLOP/s", "Hz", "W", "J"})  # units that take a decimal prefix
 _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -94,7 +95,11 @@ def quantity(value: float, unit: str) -> str:
         return f"{value:.4g}" if math.isfinite(value) else "unknown"
     if unit == "%":
         return f"{digits(value)} %"
-    return si(value, unit)
+    if unit in _PREFIXED:
+        return si(value, unit)
+    if not math.isfinite(value):
+        return "unknown"
+    return f"{digits(value) if 1e-3 <= abs(value) < 1e6 else f'{value:.4g}'} {unit}"
 
 
 def percent(value: float) -> str:

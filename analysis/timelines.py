@@ -17,7 +17,7 @@ from matplotlib.transforms import Affine2D
 
 from analysis import svg
 from analysis.figures import byte_ticks, label, ticks
-from analysis.load import CampaignResults, Row, names
+from analysis.load import CampaignResults, Row, names, samples_of
 from analysis.recovery import Recovery, clock_offsets
 from analysis.series import Floats
 from harness.model.attempt import COMPLETED
@@ -76,7 +76,7 @@ def _progress(axes: Axes, results: CampaignResults, case: Row, origin: int) -> d
     axes.set_ylabel("step")
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.axhline(case["steps"] - 1, color=svg.MUTED, linewidth=0.9, linestyle=":")
-    if not results.has_samples(case["workload"], "steps"):
+    if not results.has_samples(samples_of(case), "steps"):
         return last_seen
     samples = results.case_samples(case["case_id"], "steps", all_attempts=True)
     offsets = clock_offsets(results)

@@ -17,6 +17,7 @@ from analysis.load import CampaignResults, Row
 from analysis.rules import RULES
 from analysis.summary import exit_status, summarise
 from analysis.view import Finding, Rule, View
+from harness.model.attempt import UNSETTLED
 from harness.model.verdict import Verdict
 from harness.store import StoreError
 
@@ -70,6 +71,8 @@ def judge_case(results: CampaignResults, case: Row) -> CaseVerdict:
     """
     view = View.of(results, case)
     findings = [finding for rule in RULES for finding in _apply(rule, view)]
+    if case["outcome"] == UNSETTLED:  # what is still to come could turn any of them
+        findings = [Finding(Verdict.UNKNOWN, f"how it ended is not known (yet): {case['reason']}")]
     if not any(f.verdict for f in findings):
         findings.append(Finding(Verdict.UNKNOWN, "no evidence that the answer is right"))
     verdict = next(v for v in SEVERITY if any(f.verdict is v for f in findings))

@@ -51,6 +51,11 @@ class View:
         return self.outcome == COMPLETED
 
     @property
+    def whole(self) -> bool:
+        """Whether all that was recorded of it arrived: without that, what is not there proves nothing."""
+        return bool(self.case["evidence"] == "complete")
+
+    @property
     def declared(self) -> list[dict[str, Any]]:
         """Declared faults, as ``harness.model.case.Fault``."""
         return list(json.loads(self.case["faults"] or "[]"))

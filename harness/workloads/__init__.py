@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from harness.model.case import Case
+
 
 @dataclass(frozen=True)
 class Entry:
     """Where a workload lives and how its ranks are started."""
 
     module: str
-    launcher: str  # "torch": forked by each node's fork server; "mpi": a step of its own by srun
+    launcher: str  # "torch": forked by each node's fork server; "mpi": a step of its own by srun; "command": see below
     steps: int  # default number of steps
     warmup_steps: int
     defaults: dict[str, Any]  # parameters and their default values; their types are checked against these
@@ -57,6 +59,25 @@ REGISTRY: dict[str, Entry] = {
         "2-D Jacobi with halo exchange; residual compared with a single-rank run's",
     ),
 }
+
+
+REGISTRY["command"] = Entry(
+    "harness.runtime.command",
+    "command",
+    1,
+    0,
+    {},
+    False,
+    "a program of your own: binary, script or MPI program, unchanged; what it says is measured and judged",
+)
+
+
+def launcher_of(case: Case) -> str:
+    """How the ranks of a case are started: "torch", "mpi", or "agent", as processes of each node's agent."""
+    launcher = REGISTRY[case.workload].launcher
+    if launcher != "command":
+        return launcher
+    return "mpi" if case.command is not None and case.command["world"] == "mpi" else "agent"
 
 
 def create(name: str) -> Any:

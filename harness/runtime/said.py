@@ -1,0 +1,130 @@
+"""What a program says of itself through ``harness.program``: steps, figures and checks, from the file it appends to.
+
+The file is the program's, so nothing in it is trusted: a line that is not as it should be is counted,
+never followed. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.model.metrics import METRICS, RESERVED, Metric
+from harness.runtime import readings
+from harness.runtime.readings import Reading
+from harness.runtime.recorder import Recorder
+
+MAX_METRICS = 100
+STEPS = ("step", "start_mono_ns", "step_time_ns")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+READ_BYTES = 1 << 24  # in one go; a line is shorter
+
+Check = Callable[[str, bool, object, object], None]
+
+
+class Said:
+    """Reads the file as it grows."""
+
+    def __init__(self, path: Path, recorder: Recorder, declared: Mapping[str, Reading], check: Check) -> None:
+        self._path, self._recorder, self._check = path, recorder, check
+        self._declared = declared  # of the campaign, that the program records
+        self._own: dict[str, Reading] = {}
+        self._offset = 0
+        self.begun = self.finished = -1
+        self.of = 0
+        self.strange = ""  # the first line that could not be followed, and why
+        self.conflicts: dict[str, str] = {}
+
+    def read(self) -> bool:
+        """Take the whole lines that are new; returns whether there were any."""
+        before = self._offset
+        for line in self._lines():
+            try:
+                self._take(json.loads(line))
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
+                self.strange = self.strange or f"{line[:80]!r}: {type(error).__name__} {error}"
+        return self._offset > before
+
+    def _lines(self) -> Iterator[bytes]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read(READ_BYTES)
+        except FileNotFoundError:
+            return
+        whole = data.rfind(b"\n") + 1 or (READ_BYTES if len(data) == READ_BYTES else 0)
+        self._offset += whole
+        yield from (line for line in data[:whole].split(b"\n") if line)
+
+    def _take(self, said: dict[str, Any]) -> None:
+        if "metric" in said:
+            reading = self._reading(str(said["metric"]))
+            step = {"step": int(said["step"])}
+            reading.add({reading.name: said["value"]}, self._recorder.sample, step)
+        elif "end" in said:
+            row = {"step": int(said["end"])} | {key: int(said[key]) for key in STEPS[1:]}
+            self._recorder.define("steps", STEPS)
+            self._recorder.sample("steps", row)
+            self.finished = row["step"]
+        elif "begin" in said:
+            self.begun, self.of = int(said["begin"]), int(said["of"])
+        elif "define" in said:
+            self._define(str(said["define"]), said)
+        elif "check" in said:
+            words = [str(said[key])[:1000] for key in ("expected", "observed")]
+            self._check(str(said["check"])[:200], bool(said["passed"]), *words)
+        else:
+            raise ValueError("says nothing that is known")
+
+    def _reading(self, name: str) -> Reading:
+        found = self._declared.get(name) or self._own.get(name)
+        if found is None:
+            raise ValueError("is recorded before it is defined")
+        return found
+
+    def _define(self, name: str, said: Mapping[str, Any]) -> None:
+        """What is not said is as declared; a plain number without a direction where nothing is declared."""
+        known = self._declared.get(name) or self._own.get(name)
+        if known is not None:
+            self._compare(known.columns[-1], said)
+            return
+        if not _NAME.fullmatch(name) or name in RESERVED:
+            raise ValueError("is no name of a metric")
+        if len(self._own) >= MAX_METRICS:
+            raise ValueError(f"is one metric too many, {MAX_METRICS} are allowed")
+        direction = "" if said["direction"] in (None, "neither") else str(said["direction"])
+        own = readings.metric(
+            name,
+            str(said["unit"] or "1")[:100],
+            direction,
+            str(said["definition"] or "recorded by the program itself")[:1000],
+        )
+        self._own[name] = Reading(name, False, (METRICS["step"], own), lambda line: iter(()))
+        self._recorder.define(name, (METRICS["step"], own))
+        self._compare(own, said)
+
+    def _compare(self, own: Metric, said: Mapping[str, Any]) -> None:
+        for key, value in (("unit", own.unit), ("direction", own.direction or "neither")):
+            if said[key] is not None and said[key] != value:
+                self.conflicts.setdefault(
+                    own.name, f"{key} {str(said[key])[:100]!r}, but it is declared with {value!r}"
+                )
+
+    def close(self) -> None:
+        """Record what was wrong with what was said."""
+        while self.read():
+            pass
+        for name, words in sorted(self.conflicts.items()):
+            self._check(f"metric {name} has one definition", False, "as declared", words)
+        for name, reading in sorted(self._own.items()):
+            good, expected, seen = reading.verdict()
+            if not good:
+                self._check(f"metric {name}", False, expected, seen)
+        if self.strange:
+            self._check(
+                "what the program says is understood", False, "lines of harness.program", self.strange
+            )
