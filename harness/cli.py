@@ -38,6 +38,14 @@ def _campaign_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--site", required=True, help="site file, or the name of one: emulated, local, example-gpu"
     )
+    parser.add_argument(
+        "-s",
+        "--set",
+        action="append",
+        metavar="PATH=VALUE",
+        help="change a value of the campaign, as in seed=3, groups.NAME.repeats=5 or scaling.nodes=[1,2,4] "
+        "(every group that has scaling); repeatable",
+    )
 
 
 def _run_argument(parser: argparse.ArgumentParser) -> None:
@@ -77,11 +85,40 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     _campaign_arguments(plan)
     _json_argument(plan)
 
+    check = _verb(
+        verbs,
+        "check",
+        "say all that is wrong with a campaign on a site, and what it costs, before anything is submitted",
+        "Node-hours are made of time limits. Expected: every job uses its own once, and once more for each fault that "
+        "is to be recovered from. At most: at each start that recovery allows, and again for each retry after a "
+        "failure that repeats (program, memory, time_limit); retries after failures of the cluster are not counted. "
+        "Exit code 2: it would be refused.",
+    )
+    _campaign_arguments(check)
+    _json_argument(check)
+
     render = _verb(
-        verbs, "render", "print the sbatch scripts, or write them to a folder; nothing is submitted"
+        verbs,
+        "render",
+        "print the sbatch scripts, or write them to a folder; nothing is submitted",
+        "With --diff, exit code 0: nothing differs; 1: something does.",
     )
     _campaign_arguments(render)
-    render.add_argument("--out", metavar="FOLDER", help="write the scripts here instead of printing them")
+    what = render.add_mutually_exclusive_group()
+    what.add_argument("--out", metavar="FOLDER", help="write the scripts here instead of printing them")
+    what.add_argument(
+        "--diff",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="what templates of your own change in the harness's; or, with a run folder, how its scripts differ from "
+        "what would be written there now",
+    )
+    render.add_argument(
+        "--slurm-version",
+        metavar="VERSION",
+        help="write them for this version, such as 20.11 [default: that of this machine, else the newest known]",
+    )
 
     run = _verb(
         verbs,
@@ -162,6 +199,20 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     )
     schema.add_argument("of", choices=("campaign", "site", "results"))
 
+    scheduled = _verb(verbs, "schedule", "run a campaign at set times, unattended: nightly, weekly")
+    if verb == "schedule":
+        from harness.verbs.scheduling import add_arguments as add_sub_verbs
+
+        add_sub_verbs(scheduled, _Formatter, _campaign_arguments)
+
+    site = _verb(
+        verbs, "site", "site files: write one of this cluster (probe), prove one by a small job (check)"
+    )
+    if verb == "site":
+        from harness.verbs.sites import add_arguments as add_site_verbs
+
+        add_site_verbs(site)
+
     cluster = _verb(verbs, "cluster", "a real Slurm cluster on this machine, to try things on")
     if verb == "cluster":
         from harness.devcluster.cli import add_arguments
@@ -181,18 +232,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["schedule"]:
+        from harness.verbs.scheduling import spelt_out
+
+        arguments = spelt_out(arguments)
     options = build_parser(arguments[0] if arguments else None).parse_args(arguments)
     if options.verb == "cluster":
         from harness.devcluster.cli import main as cluster
 
         return cluster(options)
     from harness import verbs
-    from harness.verbs import after, before, running
+
+    if options.verb == "schedule":  # a tick is to cost nothing
+        from harness.verbs.scheduling import schedule
+
+        return verbs.guarded(schedule, options, ["harness", *arguments])
+    from harness.verbs import after, before, check, rendering, running, sites
 
     actions: dict[str, Callable[[argparse.Namespace], int]] = {
         "plan": before.plan,
-        "render": before.render,
+        "check": check.check,
+        "render": rendering.render,
         "schema": before.schema,
+        "site": sites.site,
         "run": running.run,
         "resume": running.resume,
         "advance": running.advance,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import __version__, ledger
+from harness import __version__, arrival, ledger
 from harness.model import attempt as at
 from harness.model import event as ev
 from harness.model.attempt import Attempt
@@ -24,7 +24,7 @@ from harness.model.case import Case, Plan
 from harness.model.event import Event
 from harness.rundir import RunDir, read_lines
 from harness.runtime.recorder import RankStream, read_stream
-from harness.store import TABLES, Writer
+from harness.store import TABLES, Writer, samples_of
 
 DETECTORS = {ev.NODE_SILENT, ev.RANK_EXITED, ev.RANK_RAISED}
 
@@ -69,11 +69,14 @@ def collect(run: RunDir) -> Path:
     identity, site = run.read_identity(), run.read_site()
     known = ledger.read(run)
     out = Collected()
+    current = known.current(plan)
     events: list[Event] = [Event.from_json(line) for line in read_lines(run.driver_events)]
     attempts: dict[str, list[Attempt]] = {c.case_id: [] for c in plan.cases}
     endings: dict[str, Mapping[str, Any]] = {}
     progress: dict[tuple[str, int], dict[int, list[tuple[int, int]]]] = {}
     _jobs(run, plan, known, identity, out)
+    _starts(run, out)
+    events += _of_driver(run)
     for submission in plan.submissions:
         for job in submission.jobs:
             events += [Event.from_json(line) for line in read_lines(run.events(job.key))]
@@ -82,6 +85,7 @@ def collect(run: RunDir) -> Path:
                 if line["what"] == "attempt":
                     attempt = Attempt.from_json(line["attempt"])
                     newest[attempt.case_id, attempt.index] = attempt
+                    endings.pop(attempt.case_id, None)  # of an earlier round
                 elif line["what"] == "case_ended":
                     endings[line["case_id"]] = line
             for (case_id, _), attempt in sorted(newest.items(), key=lambda item: (item[0][1], item[0][0])):
@@ -89,11 +93,17 @@ def collect(run: RunDir) -> Path:
     for case in plan.cases:
         for attempt in attempts[case.case_id]:
             _attempt(run, case, attempt, len(out.rows["cases"]), out, events, progress)
-        _case(case, attempts[case.case_id], endings.get(case.case_id), known, plan, out)
+        ending = endings.get(case.case_id)
+        begun = bool(attempts[case.case_id])
+        unsettled = arrival.unsettled(run, known, current, case.case_id, ending, begun=begun)
+        _case(case, attempts[case.case_id], ending, known, plan, unsettled, out)
     events.sort(key=lambda e: e.wall_ns)
     _events(events, out)
+    of_case: dict[str, list[Event]] = {}
+    for event in events:
+        of_case.setdefault(event.case_id, []).append(event)
     for case in plan.cases:
-        _faults(case, attempts[case.case_id], [e for e in events if e.case_id == case.case_id], progress, out)
+        _faults(case, attempts[case.case_id], of_case.get(case.case_id, []), progress, out)
     facts = _node_facts(events)
     out.rows["nodes"] = [
         {"name": name, "facts": json.dumps(facts.get(name, {}), sort_keys=True)} for name in out.nodes
@@ -103,15 +113,22 @@ def collect(run: RunDir) -> Path:
 
 
 def _jobs(run: RunDir, plan: Plan, known: ledger.Ledger, identity: Mapping[str, Any], out: Collected) -> None:
-    for submission in plan.submissions:
-        script = run.script(submission.name).read_text(encoding="utf-8")
-        for index, job in enumerate(submission.jobs):
+    current = known.current(plan)
+    slurm = (
+        run.read_json(run.starts, "starts", "restarts")
+        if run.starts.exists()
+        else {"starts": {}, "restarts": {}}
+    )
+    for planned in plan.submissions:
+        script = run.script(planned.name).read_text(encoding="utf-8")
+        for job in planned.jobs:
+            submission, index = current[job.key]
             facts = known.ended.get(job.key, {})
             job_id = known.submitted.get(submission.name, "")
-            if submission.is_array and job_id and not job_id.startswith("local"):
-                job_id = f"{job_id}_{index}"
+            if job_id and not job_id.startswith("local"):
+                job_id = submission.task_id(index, job_id)
             restarts = [
-                line["data"]["restart"]
+                int(line["data"]["restart"])
                 for line in read_lines(run.events(job.key))
                 if line["kind"] == ev.JOB_STARTED
             ]
@@ -125,11 +142,48 @@ def _jobs(run: RunDir, plan: Plan, known: ledger.Ledger, identity: Mapping[str, 
                     "nodes": facts.get("nodes", ""),
                     "start": facts.get("start", ""),
                     "end": facts.get("end", ""),
-                    "restarts": max(restarts, default=0),
-                    "script_sha256": identity["scripts"].get(submission.name, ""),
+                    # A start that died before its supervisor could write shows in Slurm's records alone.
+                    "restarts": max(
+                        *restarts,
+                        slurm["restarts"].get(job.key, 0),
+                        sum(len(v) for k, v in slurm["starts"].items() if k.rpartition("#")[0] == job.key)
+                        - 1,
+                        0,
+                    ),
+                    "script_sha256": identity["scripts"].get(planned.name, ""),
                     "script": script,
                 }
             )
+
+
+def _starts(run: RunDir, out: Collected) -> None:
+    """Slurm's own records of starts, as the driver asked for them at the end; none before, or without accounting."""
+    if not run.starts.exists():
+        return
+    for place, rows in sorted(run.read_json(run.starts, "starts")["starts"].items()):
+        key, _, round_ = place.rpartition("#")
+        for row in rows:
+            said = {name: row[name] for name in ("state", "exit_code", "nodes", "start", "end")}
+            out.rows["starts"].append(
+                {"job_key": key, "round": int(round_), "slurm_job_id": row["job_id"], **said}
+            )
+
+
+# What the driver did that explains what happened to cases: ledger line -> event.
+_DRIVER_EVENTS = {
+    ledger.AGAIN: ev.JOB_AGAIN,
+    ledger.SUSPECT: ev.NODE_SUSPECTED,
+    ledger.JUDGED: ev.GROUP_JUDGED,
+    ledger.DEFERRED: ev.SUBMISSION_DEFERRED,
+}
+
+
+def _of_driver(run: RunDir) -> list[Event]:
+    return [
+        Event(_DRIVER_EVENTS[line["what"]], line["wall_ns"], 0, "", "driver", data=line)
+        for line in read_lines(run.ledger)
+        if line["what"] in _DRIVER_EVENTS
+    ]
 
 
 def _attempt(
@@ -156,6 +210,10 @@ def _attempt(
         want_bytes = said.bytes if said is not None else None
         want_records = said.records if said is not None else None
         status, detail = _stream_status(path.exists(), data, want_bytes, frames, len(damage))
+        if said is not None and said.problem:
+            detail = f"{detail}; {said.problem}".removeprefix("; ")
+            if status == "complete":  # of what its agent recorded itself, some is missing
+                out.problems[case.case_id].append(f"records of {node} in attempt {attempt.index}: {detail}")
         out.rows["streams"].append(
             {
                 "case_id": case.case_id,
@@ -193,7 +251,7 @@ def _attempt(
                     fact = {"node": node, "what": event.data["what"], "reason": event.data["reason"]}
                     if fact not in out.rows["telemetry_absent"]:
                         out.rows["telemetry_absent"].append(fact)
-            if number >= 0 and "steps" in stream.columns:
+            if number >= 0 and ("steps" in stream.columns or "progress" in stream.columns):
                 progress.setdefault((case.case_id, attempt.index), {})[number] = _progress(stream)
     missing = sorted(set(range(case.ranks)) - ranks_read)
     if attempt.outcome == at.COMPLETED and missing:
@@ -214,6 +272,7 @@ def _attempt(
             "duration_ns": attempt.end_mono_ns - attempt.start_mono_ns if attempt.end_mono_ns else -1,
             "outcome": attempt.outcome or at.LOST,
             "reason": attempt.reason,
+            "failure": attempt.failure,
             "first_step": first,
             "last_step": attempt.last_step,
             "restored_step": restored,
@@ -247,7 +306,7 @@ def _samples(
     for table, packed in stream.samples.items():
         if not packed:
             continue
-        where = (case.workload, table) if rank >= 0 else ("telemetry", table)
+        where = (samples_of(case.workload, case.group), table) if rank >= 0 else ("telemetry", table)
         values = np.frombuffer(packed, dtype=_dtype(stream, table))
         columns = out.samples.setdefault(where, defaultdict(list))
         facts = {
@@ -270,6 +329,9 @@ def _samples(
 def _progress(stream: RankStream) -> list[tuple[int, int]]:
     """``(step, wall ns at which it was finished)`` of one rank."""
     offset = next((e.wall_ns - e.mono_ns for e in stream.events), 0)
+    if "steps" not in stream.columns:  # a program whose output says how far it is
+        said = np.frombuffer(stream.samples["progress"], dtype=_dtype(stream, "progress"))
+        return [(int(s), int(e) + offset) for s, e in zip(said["step"], said["said_mono_ns"], strict=True)]
     rows = np.frombuffer(stream.samples["steps"], dtype=_dtype(stream, "steps"))
     ends = rows["start_mono_ns"] + rows["step_time_ns"] + offset
     return [(int(s), int(e)) for s, e in zip(rows["step"], ends, strict=True)]
@@ -281,10 +343,13 @@ def _case(
     ending: Mapping[str, Any] | None,
     known: ledger.Ledger,
     plan: Plan,
+    unsettled: str,
     out: Collected,
 ) -> None:
     key = next(j.key for s in plan.submissions for j in s.jobs if case.case_id in j.case_ids)
-    if ending is not None:
+    if unsettled:
+        outcome, reason = at.UNSETTLED, unsettled
+    elif ending is not None:
         outcome, reason = ending["outcome"], ending["reason"]
     elif attempts:
         outcome = attempts[-1].outcome or at.LOST
@@ -292,7 +357,7 @@ def _case(
     else:
         outcome = "not_run"
         reason = known.ended.get(key, {}).get("reason") or "its job has not reached it"
-    problems = out.problems.get(case.case_id, [])
+    problems = [*out.problems.get(case.case_id, []), *([unsettled] if unsettled else [])]
     out.rows["cases"].append(
         {
             "case_id": case.case_id,
@@ -309,6 +374,9 @@ def _case(
             "steps": case.steps,
             "warmup_steps": case.warmup_steps,
             "params": json.dumps(dict(case.params), sort_keys=True),
+            "axes": json.dumps(dict(case.axes)),
+            "command": json.dumps(case.command, sort_keys=True) if case.command is not None else "",
+            "partition": case.partition,
             "faults": json.dumps(case.to_json()["faults"]),
             "gates": json.dumps(case.to_json()["gates"]),
             "recovery": case.recovery,
@@ -427,12 +495,15 @@ def _recovered(
     if attempt < 0 or not before:
         return 0, 0
     highest = max(before)
+    # Of a user's program those ranks count that say how far they are: under MPI often the first alone.
+    told = max(len(progress.get((case.case_id, index), {})) for index in range(attempt + 1))
+    wanted = case.ranks if case.command is None else told
     first = passed = 0
     for later in attempts:
         if later.index <= attempt:
             continue
         ranks = progress.get((case.case_id, later.index), {})
-        if len(ranks) < case.ranks or any(not steps for steps in ranks.values()):
+        if len(ranks) < wanted or any(not steps for steps in ranks.values()):
             continue
         first = first or max(steps[0][1] for steps in ranks.values())
         beyond = [min((t for s, t in steps if s > highest), default=0) for steps in ranks.values()]
@@ -446,7 +517,9 @@ def _write(run: RunDir, identity: Mapping[str, Any], site: Mapping[str, Any], ou
     cpus = os.cpu_count() or 1
     local = site["launcher"] == "local"
     oversubscribed = any(
-        (c["ranks"] > cpus) if local else (c["ranks_per_node"] > site["node"]["cpus"])
+        (c["ranks"] > cpus)
+        if local
+        else (c["ranks_per_node"] > run.read_site(c["partition"])["node"]["cpus"])
         for c in out.rows["cases"]
     )
     attributes = {

@@ -14,12 +14,15 @@ import zipfile
 from pathlib import Path
 
 import harness
+from harness.rundir import private
 
 # What runs inside jobs or on behalf of them; the login node's modules stay out.
 PARTS = (
     "__init__.py",
     "__main__.py",
     "rundir.py",
+    "failures.py",
+    "program.py",
     "local.py",
     "model/*.py",
     "runtime/*.py",
@@ -30,6 +33,7 @@ PARTS = (
     "slurm/commands.py",
     "slurm/query.py",
     "slurm/states.py",
+    "slurm/versions.py",
     "devcluster/*.py",
     "cli.py",
 )
@@ -42,7 +46,8 @@ def freeze(target: Path) -> str:
     digest = hashlib.sha256()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with (
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+        open(temporary, "wb", opener=private) as target_file,
+        zipfile.ZipFile(target_file, "w", zipfile.ZIP_STORED) as archive,
         tempfile.TemporaryDirectory() as scratch,
     ):
         for path in files:

@@ -7,8 +7,10 @@ run as the user. Files that a job depends on are written whole, synced and renam
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from typing import Any
 from harness.model.case import Plan
 
 RUN_SCHEMA = 1
+STALE_TRIES = 3
+PROMISED_S = 90.0  # a file that another node says it wrote: NFS shows it within a minute
 IDENTITY_KEYS = (
     "run_id",
     "campaign",
@@ -44,8 +48,51 @@ SITE_KEYS = (
 )
 
 
+# What storage says when it takes no more, and what helps. A run goes on from where its files are.
+_FULL = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some of your space there, or have your quota raised",
+    errno.EFBIG: "have your limit on the size of files raised (ulimit -f)",
+    errno.EROFS: "have the file system made writable again",
+}
+
+
 class RunFolderError(Exception):
     """A run folder cannot be used; the message says which, why, and what to do."""
+
+
+def takes_no_more(error: OSError) -> bool:
+    """Whether storage is full, at its quota, or read-only: nothing is wrong with what was to be written."""
+    return error.errno in _FULL
+
+
+def brief(error: OSError) -> str:
+    """An error of the file system: where, and what."""
+    return f"{error.filename or 'file'}: {error.strerror or error}"
+
+
+def in_words(error: OSError) -> str:
+    """An error of the file system for people: where, what, and what to do next where we know."""
+    if not takes_no_more(error):
+        return brief(error)
+    advice = f"{_FULL[error.errno or 0]}, and give the same command again: nothing that was written is lost"
+    return f"{brief(error)}; {advice}"
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Errors of the file system in this block say which file they are about."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def private(path: str, flags: int) -> int:
+    """An ``opener`` for ``open``: a file that it makes is for this user alone."""
+    return os.open(path, flags, 0o600)
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -53,7 +100,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with named(path), os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -79,25 +126,72 @@ def sync_folder(path: Path) -> None:
 
 
 def append_line(path: Path, data: Mapping[str, Any]) -> None:
-    """Append one JSON line and sync it; a torn line after a crash is skipped by ``read_lines``."""
+    """Append one JSON line and sync it; a line torn by a crash or a full disk is skipped by ``read_lines``.
+
+    Raises:
+        OSError: not all of it is on storage; the same line may be appended again.
+    """
     line = json.dumps(data, separators=(",", ":")).encode() + b"\n"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line  # the last writer died in the middle of its line: begin a new one
-        os.write(descriptor, line)
-        os.fsync(descriptor)
+        with named(path):
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # the last writer died in the middle of its line: begin a new one
+            write_all(descriptor, line)
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it: a disk that is nearly full takes a part, and says so by no error, only by its number."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def content_of(path: Path, *, missing_ok: bool = True) -> bytes:
+    """A file's content as it can be seen here; of one that is not there nothing, or FileNotFoundError.
+
+    On NFS a file that another machine replaced in this moment is "stale"; opened again it is the new one.
+    """
+    for _ in range(STALE_TRIES):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+            return b""
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    raise OSError(errno.ESTALE, f"stale {STALE_TRIES} times, so that it cannot be read", str(path))
+
+
+def read_promised(path: Path, deadline_s: float = PROMISED_S) -> bytes:
+    """Content of a file that another node says it wrote whole: waited for, since it may show here later.
+
+    Raises:
+        FileNotFoundError: it does not show within the deadline.
+        OSError: it cannot be read.
+    """
+    end = time.monotonic() + deadline_s
+    while not (content := content_of(path)):
+        if time.monotonic() > end:
+            why = f"not to be seen here, {deadline_s:g} s after it was written on another node"
+            raise FileNotFoundError(errno.ENOENT, why, str(path))
+        time.sleep(0.05)
+    return content
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole JSON lines of a file, in order; a line torn by a crash is left out."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return
+    yield from lines_of(content_of(path))
+
+
+def lines_of(content: bytes) -> Iterator[dict[str, Any]]:
+    """The whole JSON lines of a content, as ``read_lines``."""
     for line in content.split(b"\n"):
         if not line:
             continue
@@ -144,6 +238,11 @@ class RunDir:
         """The harness as it was when the run was planned; jobs import it from here."""
         return self.path / "harness.zip"
 
+    @property
+    def templates(self) -> Path:
+        """The templates that the scripts were made of, as they were."""
+        return self.path / "templates.json"
+
     def script(self, submission: str) -> Path:
         """The script that is submitted."""
         return self.path / "jobs" / f"{submission}.sh"
@@ -170,18 +269,32 @@ class RunDir:
         return self.path / "driver-events.jsonl"
 
     @property
+    def starts(self) -> Path:
+        """Every start of every job as Slurm keeps it, asked once at the end."""
+        return self.path / "slurm-starts.json"
+
+    @property
     def logs(self) -> Path:
         """What Slurm writes of each job's batch script."""
         return self.path / "logs"
 
     # What jobs write.
+    @property
+    def work(self) -> Path:
+        """Folder of all jobs."""
+        return self.path / "work"
+
     def job(self, key: str) -> Path:
         """Folder of one job."""
-        return self.path / "work" / key
+        return self.work / key
 
-    def claim(self, key: str) -> Path:
-        """Which Slurm job may execute this key."""
-        return self.job(key) / "claim.json"
+    def round(self, key: str, round_: int) -> Path:
+        """Why and from where a job is done once more: written by the driver before the job is submitted again."""
+        return self.job(key) / f"round-{round_}.json"
+
+    def claim(self, key: str, round_: int = 0) -> Path:
+        """Which Slurm job may execute this key, in this round of its submission."""
+        return self.job(key) / (f"claim-{round_}.json" if round_ else "claim.json")
 
     def token(self, key: str) -> Path:
         """Secret of the job's channel, 0600."""
@@ -199,9 +312,9 @@ class RunDir:
         """How far the running case is; replaced about once a second, never needed."""
         return self.job(key) / "progress.json"
 
-    def end(self, key: str) -> Path:
-        """Written last by the supervisor, when no case of the job is left to do."""
-        return self.job(key) / "end.json"
+    def end(self, key: str, round_: int = 0) -> Path:
+        """Written last by the supervisor, when no case of the job is left to do in this round."""
+        return self.job(key) / (f"end-{round_}.json" if round_ else "end.json")
 
     def case(self, key: str, case_id: str) -> Path:
         """Folder of one case of a job."""
@@ -214,6 +327,14 @@ class RunDir:
     def attempt(self, key: str, case_id: str, folder: str) -> Path:
         """Folder of one attempt; only that attempt's processes write in it."""
         return self.case(key, case_id) / folder
+
+    def program(self, key: str, case_id: str, folder: str) -> Path:
+        """Where the program of a `command` case starts, in one attempt; its own, but for what `inputs` put there."""
+        return self.attempt(key, case_id, folder) / "files"
+
+    def program_case(self, key: str, case_id: str) -> Path:
+        """A folder that the program of a `command` case keeps over all its attempts."""
+        return self.case(key, case_id) / "files"
 
     # Results.
     @property
@@ -228,7 +349,7 @@ class RunDir:
             RunFolderError: it is missing or damaged.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(content_of(path, missing_ok=False))
         except FileNotFoundError:
             raise RunFolderError(
                 f"{path}: no such file; {self.path} is not a run folder, or `harness run` was stopped before it "
@@ -249,9 +370,22 @@ class RunDir:
         """``run.json``. Raises RunFolderError as ``read_json`` does."""
         return self.read_json(self.identity, *IDENTITY_KEYS)
 
-    def read_site(self) -> dict[str, Any]:
-        """``site.json``. Raises RunFolderError as ``read_json`` does."""
-        return self.read_json(self.site, *SITE_KEYS)
+    def read_site(self, partition: str = "") -> dict[str, Any]:
+        """``site.json``, as it is in one of its partitions; "" is the site itself.
+
+        Raises:
+            RunFolderError: as ``read_json`` does; or it has no such partition.
+        """
+        site = self.read_json(self.site, *SITE_KEYS)
+        if not partition:
+            return site
+        known = site.get("partitions", {})
+        if partition not in known:
+            raise RunFolderError(
+                f"{self.site}: has no partition {partition!r}, only {', '.join(known) or 'none'}; the run folder is "
+                "damaged, or of another version"
+            )
+        return dict(known[partition])
 
     def read_plan(self) -> Plan:
         """``plan.json``. Raises RunFolderError as ``read_json`` does."""

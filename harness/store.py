@@ -1,12 +1,14 @@
 """The HDF5 schema of ``results.h5``: its one home, with version, history, writer and reader.
 
 The file holds columns of equal length in groups ("tables"). Fixed tables describe what ran; tables
-under ``/samples/<workload>/<table>`` hold every raw sample. Nothing here aggregates or judges, and
+under ``/samples/<workload>/<table>`` hold every raw sample (of a user's programs, whose columns differ,
+``/samples/command.<group>/<table>``). Nothing here aggregates or judges, and
 nothing is ever unpickled. A file is written under a temporary name, checked, then renamed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCHEMA_NAME = "hpc-harness results"
-SCHEMA_VERSION = 1
-HISTORY = {1: "first version: cases, jobs, attempts, faults, events, checks, streams, telemetry, samples"}
+SCHEMA_VERSION = 2
+HISTORY = {
+    1: "first version: cases, jobs, attempts, faults, events, checks, streams, telemetry, samples",
+    2: "cases.axes, cases.partition, cases.command, attempts.failure, and the table starts; empty when read from "
+    "version 1",
+}
+
+# What a version added: (table, column), column "" for a whole table. Read from an older file, it is empty.
+ADDED = {
+    2: (
+        ("cases", "axes"),
+        ("cases", "partition"),
+        ("attempts", "failure"),
+        ("starts", ""),
+        ("cases", "command"),
+    )
+}
 
 Column = NDArray[Any]
 Table = dict[str, Column]
@@ -60,6 +77,13 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("steps", "i4", "steps to do"),
         ("warmup_steps", "i4", "first steps that are recorded but not judged"),
         ("params", TEXT, "JSON: parameters of the workload"),
+        ("axes", TEXT, "JSON: what the case's cell of the campaign's axes says"),
+        ("partition", TEXT, "which of the site's partitions; empty for the site's own"),
+        (
+            "command",
+            TEXT,
+            "JSON: the program of workload command, its criteria and metrics; empty for others",
+        ),
         ("faults", TEXT, "JSON: declared faults"),
         ("gates", TEXT, "JSON: gates"),
         ("recovery", TEXT, "recovery policy"),
@@ -67,7 +91,7 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("is_twin", "?", "whether it runs only to be compared with"),
         ("deterministic", "?", "whether its answer must equal the twin's bit for bit"),
         ("attempts", "i4", "attempts that were started"),
-        ("outcome", TEXT, "outcome of the last attempt, or: not_run"),
+        ("outcome", TEXT, "outcome of the last attempt, or: not_run, or unsettled (not known yet)"),
         ("reason", TEXT, "why it ended so"),
         ("evidence", TEXT, "complete, or unknown: <what is missing>"),
     ),
@@ -80,7 +104,11 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("nodes", TEXT, "node list"),
         ("start", TEXT, "start of the last run, as sacct gives it"),
         ("end", TEXT, "end, as sacct gives it"),
-        ("restarts", "i4", "times that Slurm started it again, by the supervisor's records"),
+        (
+            "restarts",
+            "i4",
+            "times that it was started again, by the supervisor's records or Slurm's, whichever knows more",
+        ),
         ("script_sha256", TEXT, "digest of the submitted script"),
         ("script", TEXT, "the submitted script"),
     ),
@@ -89,7 +117,11 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("index", "i4", "attempt of the case, from 0"),
         ("job_key", TEXT, "job that held it"),
         ("slurm_job_id", TEXT, "its job id in Slurm"),
-        ("restart", "i4", "SLURM_RESTART_COUNT"),
+        (
+            "restart",
+            "i4",
+            "starts of its job before this one: SLURM_RESTART_COUNT, counted on over submissions",
+        ),
         ("epoch", "i4", "starts of the case inside this restart"),
         ("nodes", TEXT, "JSON list: nodes of the allocation, batch host first"),
         ("step_ids", TEXT, "JSON list: Slurm step ids that held its ranks"),
@@ -99,6 +131,11 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("duration_ns", "i8", "by the batch host's monotonic clock; -1 when unknown", "ns"),
         ("outcome", TEXT, "completed, failed, node_lost, interrupted or lost"),
         ("reason", TEXT, "why"),
+        (
+            "failure",
+            TEXT,
+            "class of the failure: program, machine, memory, time_limit; empty where not known",
+        ),
         ("first_step", "i4", "step it began with"),
         ("last_step", "i4", "highest step every rank is known to have finished; -1 for none"),
         ("restored_step", "i4", "checkpoint it began from; -1 for none"),
@@ -162,6 +199,16 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("expected_records", "i8", "records the node said it shipped; -1 when it could not say"),
         ("detail", TEXT, "words"),
     ),
+    "starts": _fields(
+        ("job_key", TEXT, "key of the job in its run"),
+        ("round", "i4", "0: as planned; above: submitted once more"),
+        ("slurm_job_id", TEXT, "job id"),
+        ("state", TEXT, "how this start ended, by sacct --duplicates"),
+        ("exit_code", TEXT, "as sacct gives it"),
+        ("nodes", TEXT, "node list"),
+        ("start", TEXT, "as sacct gives it"),
+        ("end", TEXT, "as sacct gives it"),
+    ),
     "telemetry_absent": _fields(
         ("node", TEXT, "node"),
         ("what", TEXT, "kind of telemetry"),
@@ -186,11 +233,20 @@ TABLES["nodes"] = _fields(
 )
 
 
+def samples_of(workload: str, group: str) -> str:
+    """Where a case's samples lie under ``/samples``: with its workload, or a user's program by its group."""
+    return f"{workload}.{group}" if workload == "command" else workload
+
+
 class StoreError(Exception):
     """A results file cannot be read or written; the message says which, why and what to do."""
 
 
 # --- writing ------------------------------------------------------------------------------------------
+
+
+def _empty(field: Field, length: int) -> Column:
+    return np.full(length, "", dtype=object) if field.type == TEXT else np.zeros(length, dtype=field.type)
 
 
 def _text(value: object) -> str:
@@ -226,17 +282,15 @@ def _create(group: h5py.Group, name: str, values: Column, type_code: str) -> h5p
 
 
 class Writer:
-    """Writes one results file; leave the ``with`` block without an exception to put it in place."""
+    """Writes one results file; leave the ``with`` block without an exception to put it in place.
+
+    HDF5 builds it in memory: on a disk that becomes full it would leave its library, and the process, in disorder.
+    """
 
     def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            self._file = h5py.File(self._temporary, "w")
-        except OSError as error:
-            raise StoreError(
-                f"{path}: cannot be written ({str(error).splitlines()[0]}); is the folder yours, and is there room?"
-            ) from None
+        self._file = h5py.File(str(path), "w", driver="core", backing_store=False)
         self._written: dict[str, int] = {}
         self._file.attrs["schema"] = SCHEMA_NAME
         self._file.attrs["schema_version"] = SCHEMA_VERSION
@@ -251,21 +305,36 @@ class Writer:
     ) -> None:
         if error is not None:
             self._file.close()
-            self._temporary.unlink(missing_ok=True)
             return
         for name, fields in TABLES.items():
             if name not in self._written:
                 self.table(name, {f.name: [] for f in fields})
         self._file.flush()
+        image = self._file.id.get_file_image()
         self._file.close()
-        with Results(self._temporary) as check:
-            check.verify()
-        descriptor = os.open(self._temporary, os.O_RDONLY)
+        self._put(image)
+
+    def _put(self, image: bytes) -> None:
+        """Write it whole, verify it, put it in place.
+
+        Raises:
+            OSError: storage does not take it; what was there before stays.
+            StoreError: what was written is not what is read.
+        """
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        self._temporary.replace(self.path)
+            with self._temporary.open("wb") as file:
+                file.write(image)
+                file.flush()
+                os.fsync(file.fileno())
+            with Results(self._temporary) as check:
+                check.verify()
+            self._temporary.replace(self.path)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
+            raise
 
     def table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Write one fixed table; ``columns`` maps every field of ``TABLES[name]`` to values of equal length.
@@ -355,6 +424,7 @@ class Results:
             raise StoreError(
                 f"{path}: an HDF5 file, but not one of the harness (attribute schema = {found!r})"
             )
+        self._absent = {item for since, items in ADDED.items() if since > int(version or 0) for item in items}
         if version not in HISTORY:
             self._file.close()
             raise StoreError(
@@ -397,10 +467,16 @@ class Results:
         """
         if name not in TABLES:
             raise StoreError(f"no table {name!r} in the schema; there are {sorted(TABLES)}")
+        if (name, "") in self._absent:
+            return {f.name: _empty(f, 0) for f in TABLES[name]}
         if name not in self._file:
             raise StoreError(f"{self.path}: table {name} is missing; the file is damaged, collect it again")
         group = self._file[name]
-        return {f.name: self._read(group[f.name]) for f in TABLES[name]}
+        columns = {
+            f.name: self._read(group[f.name]) for f in TABLES[name] if (name, f.name) not in self._absent
+        }
+        length = len(next(iter(columns.values())))
+        return {f.name: columns[f.name] if f.name in columns else _empty(f, length) for f in TABLES[name]}
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """One fixed table as a list of dictionaries of plain Python values: handy for small tables."""
@@ -438,7 +514,8 @@ class Results:
 
     def _groups(self) -> Iterator[h5py.Group]:
         for name in TABLES:
-            yield self._file[name]
+            if (name, "") not in self._absent:
+                yield self._file[name]
         for workload, table in self.sample_tables():
             yield self._file[f"samples/{workload}/{table}"]
 

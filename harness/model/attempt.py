@@ -13,6 +13,8 @@ FAILED = "failed"  # the program ended badly
 NODE_LOST = "node_lost"  # the machine took a node, or the whole job, away
 INTERRUPTED = "interrupted"  # a signal: requeue, preemption, time limit, scancel
 LOST = "lost"
+# Of a case alone: how it ends, or ended, is not known (yet); no rule judges it.
+UNSETTLED = "unsettled"
 OUTCOMES = (COMPLETED, FAILED, NODE_LOST, INTERRUPTED, LOST)
 
 
@@ -24,6 +26,7 @@ class StreamEnd:
     path: str  # relative to the run folder
     bytes: int | None
     records: int | None
+    problem: str = ""  # why not all of it could be shipped, where the node could say that
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Attempt:
     index: int  # 0, 1, 2 ... over all jobs and restarts
     job_key: str
     slurm_job_id: str  # "12" or "12_3"; "" on a site without Slurm
-    restart: int  # SLURM_RESTART_COUNT
+    restart: (
+        int  # starts of its job before this one: SLURM_RESTART_COUNT, counted on over rounds of submission
+    )
     epoch: int  # starts of this case inside this restart
     nodes: tuple[str, ...]
     step_ids: tuple[str, ...]  # Slurm step ids that held its ranks
@@ -49,6 +54,7 @@ class Attempt:
     last_step: int = -1  # highest step that every rank is known to have finished
     restored_step: int = -1  # the checkpoint it began from, or -1
     streams: tuple[StreamEnd, ...] = ()
+    failure: str = ""  # class of the failure (harness.failures) where those who were there could tell
 
     @property
     def folder(self) -> str:

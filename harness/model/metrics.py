@@ -12,6 +12,11 @@ HIGHER = "higher"  # is better
 LOWER = "lower"
 NEITHER = ""  # a coordinate or a fact, not a figure of merit
 
+# Columns and tables that every program has; no figure of a program may be called so.
+RESERVED = frozenset(
+    {"case", "attempt", "rank", "node", "step", "start_mono_ns", "steps", "program", "checkpoints"}
+)
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -58,6 +63,11 @@ METRICS: dict[str, Metric] = _table(
         "communication_ns", "ns", "i8", LOWER, "part of a step spent in communication calls, waiting included"
     ),
     Metric("cell_updates", "1", "i8", NEITHER, "grid cells this rank updated in the step"),
+    Metric("exit_code", "1", "i8", NEITHER, "exit code of a user's program; minus the signal that ended it"),
+    Metric(
+        "program_time_ns", "ns", "i8", LOWER, "from the start of a user's program to its end, on one rank"
+    ),
+    Metric("said_mono_ns", "ns", "i8", NEITHER, "when a line of progress was read, by the monotonic clock"),
     # Telemetry
     Metric("wall_ns", "ns", "i8", NEITHER, "time since the epoch"),
     Metric("cpu_percent", "%", "f8", NEITHER, "processor use of the host since the last sample, all cores"),

@@ -9,31 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import select
 import shutil
 import signal
 import socket
-import struct
+import subprocess
 import sys
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.model import event as ev
 from harness.model.event import Event
-from harness.runtime import page, recorder
+from harness.rundir import brief, read_promised
+from harness.runtime import memory, page, processes, recorder, slices
 from harness.runtime.channel import Channel, ChannelClosed, Message, connect
+from harness.runtime.network import interface_of
+from harness.runtime.shipper import Shipper
 from harness.telemetry import Telemetry
 
 WATCH_S = 0.05
 BEAT_S = 0.2
 SHIP_S = 0.25
-SYNC_S = 1.0
+SHIP_AGAIN_S = 10.0  # how long an attempt's end waits for shared storage that takes no more
 TELEMETRY_S = 1.0
 CONNECT_S = 60.0
 FORKSERVER_READY_S = 120.0
@@ -45,44 +47,14 @@ class Rank:
 
     number: int
     pidfd: int = -1
+    pid: int = -1
+    process: subprocess.Popen[bytes] | None = None  # where this agent started it itself
     progress: page.Progress | None = None
     exit_status: int | None = None
+    memory: Path | None = None  # counter of kills for memory in its cgroup, and what it said at first
+    memory_kills: int = 0
     gone: bool = False
     reported: bool = False
-
-
-@dataclass
-class Shipper:
-    """Appends whole frames of the node-local files to one file on shared storage. Runs off the event loop."""
-
-    source: Path
-    target: Path
-    offsets: dict[str, int] = field(default_factory=dict)
-    bytes: int = 0
-    records: int = 0
-    synced: float = 0.0
-
-    def ship(self, *, sync: bool) -> None:
-        """Move what is new; ``sync`` forces it to storage at once."""
-        descriptor = os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            for path in sorted(self.source.glob("*.rec")):
-                with path.open("rb") as file:
-                    file.seek(self.offsets.get(path.name, 0))
-                    data = file.read()
-                length, count = recorder.split(data)
-                view = memoryview(data)[:length]
-                while view:
-                    view = view[os.write(descriptor, view) :]
-                self.offsets[path.name] = self.offsets.get(path.name, 0) + length
-                self.bytes += length
-                self.records += count
-            now = time.monotonic()
-            if sync or now - self.synced >= SYNC_S:
-                os.fsync(descriptor)
-                self.synced = now
-        finally:
-            os.close(descriptor)
 
 
 class Agent:
@@ -97,8 +69,11 @@ class Agent:
         self.shipper: Shipper | None = None
         self.records: recorder.Recorder | None = None
         self.case_id, self.attempt = "", -1
+        self.programs = False  # whether the ranks run somebody's program, which may leave processes behind
         self.telemetry = Telemetry()
         self._shipping: asyncio.Task[None] | None = None
+        self._unshipped = ""  # why shared storage took no records the last time it was asked
+        self._unrecorded = ""  # why this agent's own records end early
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
 
@@ -162,22 +137,30 @@ class Agent:
 
     async def _finished(self, message: Message) -> None:
         await self._finish()
-        shipped = self.shipper
+        shipped, records = (0, 0) if self.shipper is None else self.shipper.recorded()
         self.channel.send(
             "finished",
             case_id=message["case_id"],
             attempt=message["attempt"],
-            bytes=shipped.bytes if shipped else 0,
-            records=shipped.records if shipped else 0,
+            bytes=shipped,
+            records=records,
+            problem=self._unshipped or self._unrecorded,
         )
         self.shipper = None
 
     async def _prepare(self, message: Message) -> None:
         self.folder = self.root / message["case_id"] / message["attempt"]
-        self.folder.mkdir(parents=True, exist_ok=True)
         problem = ""
         facts: dict[str, Any] = {}
-        if message["torch"] and (self.forkserver is None or self.forkserver.returncode is not None):
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = brief(error)
+        if (
+            not problem
+            and message["torch"]
+            and (self.forkserver is None or self.forkserver.returncode is not None)
+        ):
             problem, facts = await self._start_forkserver(Path(message["log"]))
         with socket.socket() as probe:
             probe.bind((self.channel.local_address, 0))
@@ -190,10 +173,16 @@ class Agent:
             address=self.channel.local_address,
             port=port,
             interface=interface_of(self.channel.local_address),
-            gpus=self.telemetry.gpu_count,
+            gpus=self._gpus(),
             problem=problem,
             **facts,
         )
+
+    def _gpus(self) -> int:
+        """How many ranks of this node can have a GPU, or a slice of one, of their own."""
+        if slices.in_use(os.environ):
+            return len(slices.of_job(os.environ, self.telemetry.slices))
+        return self.telemetry.gpu_count
 
     async def _start_forkserver(self, log: Path) -> tuple[str, dict[str, Any]]:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -246,15 +235,23 @@ class Agent:
     def _start(self, message: Message) -> None:
         assert self.folder is not None  # "prepare" comes before "start"
         self.case_id, self.attempt = message["case_id"], message["index"]
+        self.programs = bool(message.get("programs"))
+        if self.programs:
+            processes.adopt_orphans()
         self.ranks = {r: Rank(r) for r in message["ranks"]}
         self.shipper = Shipper(self.folder, Path(message["stream"]))
-        self.records = recorder.Recorder(self.folder / "agent.rec", -1)
-        self._event(ev.NODE_FACTS, **self.telemetry.facts())
-        for what, why in self.telemetry.absent.items():
-            self._event(ev.TELEMETRY_ABSENT, what=what, reason=why)
-        for table, columns in self.telemetry.tables.items():
-            self.records.define(table, columns)
-        if message["fork"]:
+        self._unshipped = self._unrecorded = ""
+        with self._recording():
+            self.records = recorder.Recorder(self.folder / "agent.rec", -1)
+            self._event(ev.NODE_FACTS, **self.telemetry.facts())
+            for what, why in self.telemetry.absent.items():
+                self._event(ev.TELEMETRY_ABSENT, what=what, reason=why)
+            for table, columns in self.telemetry.tables.items():
+                self.records.define(table, columns)
+        if message["fork"] == "process":
+            for number in message["ranks"]:
+                self._spawn(number, message)
+        elif message["fork"]:
             assert self.forkserver is not None and self.forkserver.stdin is not None
             for number in message["ranks"]:
                 request = {
@@ -265,12 +262,35 @@ class Agent:
                 }
                 self.forkserver.stdin.write(json.dumps(request).encode() + b"\n")
 
+    def _spawn(self, number: int, message: Message) -> None:
+        """Start a rank as a process of its own: one that runs somebody's program."""
+        try:
+            with open(f"{message['logs']}/rank-{number}.log", "ab") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "harness.runtime.rank", message["spec"]],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **message["environment"], **message["rank_environment"][str(number)]},
+                )
+        except OSError as error:  # such as a disk that takes no more
+            self._report(self.ranks[number], brief(error))
+            return
+        self.ranks[number].process = process
+        self._hold(self.ranks[number], process.pid)
+
+    def _kill(self, rank: Rank) -> None:
+        if self.programs:
+            processes.end_tree(rank.pid, rank.pidfd)
+        else:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(rank.pidfd, signal.SIGKILL)
+
     async def _finish(self) -> None:
         """End the ranks of this node and ship all that they recorded."""
         for rank in self.ranks.values():
-            if rank.pidfd >= 0 and not rank.gone:
-                with contextlib.suppress(OSError):
-                    signal.pidfd_send_signal(rank.pidfd, signal.SIGKILL)
+            if rank.pidfd >= 0 and not self._is_gone(rank):
+                await asyncio.to_thread(self._kill, rank)  # it may take seconds
         end = time.monotonic() + 5
         while (
             any(r.pidfd >= 0 and not self._is_gone(r) for r in self.ranks.values()) and time.monotonic() < end
@@ -280,25 +300,59 @@ class Agent:
             if rank.pidfd >= 0:
                 asyncio.get_running_loop().remove_reader(rank.pidfd)
                 os.close(rank.pidfd)
+            if rank.process is not None:
+                rank.process.poll()
+        await asyncio.to_thread(self._sweep)
         self.ranks = {}
-        if self.records is not None:
-            self.records.close()
-            self.records = None
+        with self._recording():
+            if self.records is not None:
+                self.records.close()
+        self.records = None
         if self._shipping is not None:
             await asyncio.wait({self._shipping})
             self._shipping = None
         if self.shipper is not None:
-            await asyncio.to_thread(self.shipper.ship, sync=True)
+            await self._ship(self.shipper, sync=True)
+            end = time.monotonic() + SHIP_AGAIN_S
+            while self._unshipped and time.monotonic() < end:
+                await asyncio.sleep(0.5)
+                await self._ship(self.shipper, sync=True)
+
+    async def _ship(self, shipper: Shipper, *, sync: bool) -> None:
+        """Ship what is new. Storage that takes no more is noted: the records are safe here, and it is tried again."""
+        try:
+            await asyncio.to_thread(shipper.ship, sync=sync)
+            self._unshipped = ""
+        except OSError as error:
+            self._unshipped = brief(error)
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Where this node's own disk takes no more, this agent records no more, says so, and lives on."""
+        try:
+            yield
+        except OSError as error:
+            self._unrecorded = brief(error)
+            if self.records is not None:
+                self.records.abandon()
+                self.records = None
 
     def _die(self) -> None:
         """The fault node.kill_processes: everything of ours on this node ends at once, without a word."""
         for rank in self.ranks.values():
             if rank.pidfd >= 0:
-                with contextlib.suppress(OSError):
-                    signal.pidfd_send_signal(rank.pidfd, signal.SIGKILL)
+                self._kill(rank)
+        self._sweep()
         if self.forkserver is not None and self.forkserver.returncode is None:
             self.forkserver.kill()
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def _sweep(self) -> None:
+        """End what a program left behind when its rank's process was killed: it was adopted by this one."""
+        keep = {self.forkserver.pid} if self.forkserver is not None else set()
+        if self.programs:
+            processes.end_descendants(os.getpid(), keep)
+            processes.reap(keep)
 
     # --- what the agent sees -------------------------------------------------------------------------
 
@@ -323,7 +377,7 @@ class Agent:
                     attempt=self.attempt,
                     case_id=self.case_id,
                     ranks={
-                        r.number: [r.progress.state, r.progress.begun, r.progress.finished]
+                        r.number: [r.progress.state, r.progress.begun, r.progress.finished, r.progress.of]
                         for r in self.ranks.values()
                         if r.progress is not None
                     },
@@ -334,11 +388,12 @@ class Agent:
                 and (self._shipping is None or self._shipping.done())
             ):
                 shipped = now
-                self._shipping = asyncio.create_task(asyncio.to_thread(self.shipper.ship, sync=False))
+                self._shipping = asyncio.create_task(self._ship(self.shipper, sync=False))
             if self.records is not None and now - measured >= TELEMETRY_S:
                 measured = now
-                for table, values in self.telemetry.sample():
-                    self.records.sample(table, values)
+                with self._recording():
+                    for table, values in self.telemetry.sample():
+                        self.records.sample(table, values)
             await asyncio.sleep(WATCH_S)
 
     def _look(self) -> None:
@@ -358,7 +413,9 @@ class Agent:
     def _hold(self, rank: Rank, pid: int) -> None:
         try:
             if rank.pidfd < 0:
-                rank.pidfd = os.pidfd_open(pid)
+                rank.pidfd, rank.pid = os.pidfd_open(pid), pid
+                rank.memory = memory.counter_of(pid)
+                rank.memory_kills = memory.kills(rank.memory)
                 asyncio.get_running_loop().add_reader(rank.pidfd, self._ended, rank)
         except ProcessLookupError:
             rank.gone = True
@@ -376,30 +433,20 @@ class Agent:
             poll = select.poll()
             poll.register(rank.pidfd, select.POLLIN)
             rank.gone = bool(poll.poll(0))
+            if rank.gone and rank.process is not None:
+                rank.exit_status = rank.process.wait()
         return rank.gone
 
     def _last_words(self, rank: Rank) -> str:
         """What the rank recorded of its own failure, if it did."""
-        if self.folder is None:
-            return ""
-        try:
-            data = (self.folder / f"rank-{rank.number}.rec").read_bytes()
-        except OSError:
-            return ""
-        streams, _, _ = recorder.read_stream(data)
-        words = ""
-        for stream in streams.values():
-            for event in stream.events:
-                if event.kind == ev.RANK_RAISED:
-                    words = str(event.data.get("error", ""))
-                elif event.kind == ev.WORLD_WRONG:
-                    words = str(event.data.get("message", ""))
-        return words
+        return recorder.last_words(self.folder / f"rank-{rank.number}.rec") if self.folder is not None else ""
 
     def _report(self, rank: Rank, words: str) -> None:
         if rank.reported:
             return
         rank.reported = True
+        if not words and memory.kills(rank.memory) > rank.memory_kills:
+            words = "killed for memory: its cgroup reached the job's limit on this node; ask for more (node.memory_mb)"
         state = rank.progress.state if rank.progress is not None else page.STARTING
         self.channel.send(
             "rank_exited",
@@ -409,6 +456,7 @@ class Agent:
             status=rank.exit_status,
             state=state,
             finished=rank.progress.finished if rank.progress else -1,
+            of=rank.progress.of if rank.progress else 0,
             words=words[:2000],
         )
 
@@ -429,25 +477,10 @@ class Agent:
         )
 
 
-def interface_of(address: str) -> str:
-    """Name of the network interface that has this IPv4 address; "" when none has.
-
-    Source: netdevice(7), SIOCGIFADDR.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            with contextlib.suppress(OSError):
-                reply = fcntl.ioctl(probe.fileno(), 0x8915, request)
-                if socket.inet_ntoa(reply[20:24]) == address:
-                    return name
-    return ""
-
-
 async def _main() -> int:
     environment = os.environ
     node = environment["HARNESS_NODE"]
-    token = Path(environment["HARNESS_TOKEN_FILE"]).read_text(encoding="ascii").strip()
+    token = read_promised(Path(environment["HARNESS_TOKEN_FILE"])).decode("ascii").strip()
     host = (
         environment.get("HARNESS_SUPERVISOR_HOST")
         or environment.get("SLURM_LAUNCH_NODE_IPADDR")

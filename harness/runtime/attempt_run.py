@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import failures
 from harness.model import attempt as at
 from harness.model import event as ev
 from harness.model.attempt import Attempt, StreamEnd
 from harness.model.case import Case
 from harness.rundir import write_json
-from harness.runtime import page
+from harness.runtime import page, world
 from harness.runtime.channel import Message
+from harness.runtime.command import ENDED_FROM_OUTSIDE
 from harness.slurm.commands import CommandError
-from harness.workloads import REGISTRY
+from harness.workloads import launcher_of
 
 if TYPE_CHECKING:
     from harness.runtime.supervisor import Supervisor
@@ -39,6 +41,7 @@ class RankView:
     state: int = page.STARTING
     begun: int = -1
     finished: int = -1
+    of: int = 0  # steps as the rank counts them; page.SILENT: it says nothing of its progress
     ended: bool = False
     words: str = ""
     status: int | None = None
@@ -56,7 +59,7 @@ class AttemptRun:
             index=index,
             job_key=supervisor.job.key,
             slurm_job_id=_slurm_id(supervisor),
-            restart=supervisor.launcher.restart,
+            restart=supervisor.restart,
             epoch=epoch,
             nodes=nodes,
             step_ids=(),
@@ -70,8 +73,9 @@ class AttemptRun:
         self.finished: dict[str, Message] = {}
         self.changed = asyncio.Event()
         self.step: asyncio.subprocess.Process | None = None
-        self.launcher = REGISTRY[case.workload].launcher
+        self.launcher = launcher_of(case)
         self.started = False
+        self.failure = ""  # its class, where we can tell
 
     async def go(self) -> Attempt:
         """Run it; returns the attempt as it ended, written down."""
@@ -95,12 +99,26 @@ class AttemptRun:
             reason=reason,
             end_wall_ns=time.time_ns(),
             end_mono_ns=time.monotonic_ns(),
-            last_step=min((r.finished for r in self.ranks), default=-1),
+            last_step=self._slowest().finished if self.ranks else -1,  # none: no node was usable
+            failure=self._failure(outcome),
         )
         self.s.write_attempt(self.attempt)
         self.s.event(ev.ATTEMPT_ENDED, self.case.case_id, self.attempt.index, outcome=outcome, reason=reason)
         self.s.links.on_message = lambda node, message: None
         return self.attempt
+
+    def _failure(self, outcome: str) -> str:
+        if (
+            outcome == at.INTERRUPTED
+        ):  # Slurm's final state says why, but for the warning before the time limit
+            return failures.TIME_LIMIT if self.s.signal_name == "SIGUSR2" else ""
+        if outcome == at.NODE_LOST:
+            return failures.MACHINE
+        return self.failure if outcome == at.FAILED else ""
+
+    def _slowest(self) -> RankView:
+        """The rank that is least far; those that say nothing of their progress do not count while others do."""
+        return min(self.ranks, key=lambda r: (r.of == page.SILENT, r.finished, r.begun))
 
     # --- what agents say --------------------------------------------------------------------------------
 
@@ -112,13 +130,13 @@ class AttemptRun:
             return  # of an attempt that is over
         kind = message["type"]
         if kind == "beat":
-            for number, (state, begun, finished) in message["ranks"].items():
+            for number, seen in message["ranks"].items():
                 rank = self.ranks[int(number)]
-                rank.state, rank.begun, rank.finished = state, begun, finished
+                rank.state, rank.begun, rank.finished, rank.of = seen
         elif kind == "rank_exited":
             rank = self.ranks[message["rank"]]
             rank.ended, rank.state, rank.status = True, message["state"], message["status"]
-            rank.words, rank.finished = message["words"], message["finished"]
+            rank.words, rank.finished, rank.of = message["words"], message["finished"], message["of"]
             rank.ended_order = sum(r.ended for r in self.ranks)
             if rank.state != page.DONE:
                 self.s.event(
@@ -162,7 +180,8 @@ class AttemptRun:
     async def _why_ended(self) -> tuple[str, str]:
         """The ranks have ended; but where they fell silent, they may have been ended with the job, as above."""
         outcome, reason = self._ended()
-        if outcome == at.FAILED and not any(r.words for r in self.ranks):
+        spoke = [r.words for r in self.ranks if r.words]
+        if outcome == at.FAILED and all(words.startswith(ENDED_FROM_OUTSIDE) for words in spoke):
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.s.signal.wait(), SIGNAL_S)
             if self.s.signal.is_set():
@@ -174,10 +193,11 @@ class AttemptRun:
     async def _run(self) -> tuple[str, str]:
         if len(self.attempt.nodes) < self.case.nodes:
             lost = "; ".join(f"{n}: {link.lost}" for n, link in self.s.links.links.items() if link.lost)
-            return (
-                at.NODE_LOST,
-                f"{len(self.attempt.nodes)} usable nodes, the case needs {self.case.nodes} ({lost})",
-            )
+            words = f"{len(self.attempt.nodes)} usable nodes, the case needs {self.case.nodes} ({lost})"
+            if self.s.links.none_began():
+                self.failure = failures.PROGRAM
+                return at.FAILED, words
+            return at.NODE_LOST, words
         deadline = time.monotonic() + self.case.time_limit_min * 60
         for node in self.attempt.nodes:
             self.s.links.send(
@@ -201,11 +221,26 @@ class AttemptRun:
         for node, answer in self.prepared.items():
             if answer["problem"]:
                 return at.FAILED, f"{node}: {answer['problem']}"
+        if problem := self._without_gpus():
+            self.failure = failures.PROGRAM
+            return at.FAILED, problem
         try:
             await self._start_ranks()
         except CommandError as error:
             return at.FAILED, str(error)
         return await self._follow(deadline)
+
+    def _without_gpus(self) -> str:
+        """Where the site promises GPUs, processors are no substitute that could pass unnoticed."""
+        promised = int(self.s.site["node"].get("gpus", 0))
+        if self.launcher != "torch" or not promised:
+            return ""
+        for node, answer in self.prepared.items():
+            if answer["gpus"] < promised:
+                return f"{node}: the site promises {promised} GPUs a node, and {answer['gpus']} are to be seen there"
+            if not answer.get("torch_cuda"):
+                return f"{node}: the site promises GPUs, and torch of {self.s.site['python']} has no CUDA"
+        return ""
 
     async def _start_ranks(self) -> None:
         spec, environment = self._spec()
@@ -219,19 +254,35 @@ class AttemptRun:
                 attempt=self.attempt.folder,
                 spec=str(spec),
                 ranks=numbers,
-                fork=self.launcher == "torch",
+                fork="process" if self.launcher == "agent" else self.launcher == "torch",
+                programs=self.case.command is not None,
                 logs=str(self.folder),
                 stream=str(self.folder / f"{node}.stream"),
                 environment=environment,
                 rank_environment={
-                    str(r): {"RANK": str(r), "LOCAL_RANK": str(i), "HARNESS_NODE": node}
+                    str(r): {
+                        "RANK": str(r),
+                        "LOCAL_RANK": str(i),
+                        "HARNESS_NODE": node,
+                        **(
+                            {"HARNESS_RANK": str(r), "HARNESS_LAUNCHER": "agent"}
+                            if self.launcher == "agent"
+                            else {}
+                        ),
+                    }
                     for i, r in enumerate(numbers)
                 },
             )
         self.started = True
         if self.launcher == "mpi":
             self.step = await self.s.launcher.step(
-                self.attempt.nodes, self.case.ranks_per_node, spec, environment, self.folder
+                self.attempt.nodes,
+                self.case.ranks_per_node,
+                spec,
+                environment,
+                self.folder,
+                plugin=self.case.command["mpi"] if self.case.command is not None else None,
+                own_logs=self.case.command is not None,
             )
 
     def _spec(self) -> tuple[Path, dict[str, str]]:
@@ -244,9 +295,16 @@ class AttemptRun:
             "MASTER_PORT": str(first["port"]),
         }
         interface = self.s.site["network"]["interface"] or first["interface"]
-        if interface and self.launcher == "torch":
+        if interface and self.launcher != "mpi":
             environment["GLOO_SOCKET_IFNAME"] = interface
             environment["NCCL_SOCKET_IFNAME"] = f"={interface}"  # without "=" NCCL takes it for a prefix
+        folders = {}
+        if self.case.command is not None:
+            key, case_id = self.s.job.key, self.case.case_id
+            folder = self.s.run.program(key, case_id, self.attempt.folder)
+            kept = self.s.run.program_case(key, case_id)
+            world.write_inputs(self.case, folder, kept)
+            folders = {"program_folder": str(folder), "case_folder": str(kept)}
         spec = self.folder / "attempt.json"
         write_json(
             spec,
@@ -261,6 +319,8 @@ class AttemptRun:
                 "device": "cuda" if cuda and self.launcher == "torch" else "cpu",
                 "backend": "mpi" if self.launcher == "mpi" else "nccl" if cuda else "gloo",
                 "environment": environment,
+                "folder": str(self.folder),
+                **folders,
             },
         )
         return spec, environment
@@ -284,16 +344,22 @@ class AttemptRun:
                 if time.monotonic() - failed_at > GRACE_S:
                     return await self._why_ended()
             if time.monotonic() > deadline:
+                self.failure = failures.TIME_LIMIT
+                slowest = self._slowest()
                 return at.FAILED, (
                     f"not finished within its {self.case.time_limit_min} minutes; slowest rank is at step "
-                    f"{min(r.finished for r in self.ranks) + 1} of {self.case.steps}"
+                    f"{slowest.finished + 1} of {max(slowest.of, self.case.steps)}"
                 )
-            await self.s.faults.poll(self.case, self.attempt, min(r.begun for r in self.ranks))
+            await self.s.faults.poll(self.case, self.attempt, self._slowest().begun)
             if time.monotonic() - told > PROGRESS_S:
                 told = time.monotonic()
-                slowest = min(self.ranks, key=lambda r: r.finished)
+                slowest = self._slowest()
                 self.s.progress(
-                    self.case, self.attempt.index, slowest.finished + 1, page.STATES[slowest.state]
+                    self.case,
+                    self.attempt.index,
+                    slowest.finished + 1,
+                    page.STATES[slowest.state],
+                    max(slowest.of, slowest.finished + 1),
                 )
             await self._tick()
 
@@ -307,13 +373,15 @@ class AttemptRun:
         spoke = [(n, r) for n, r in bad if r.words]
         ended = [(n, r) for n, r in bad if r.ended]
         number, rank = (spoke or ended or bad)[0]
+        self.failure = failures.of_words(rank.words)
         if rank.words:
             return at.FAILED, f"rank {number} on {rank.node}: {rank.words}"
         if rank.ended:
             how = "" if rank.status is None else f" (exit status {rank.status})"
             return at.FAILED, (
                 f"rank {number} on {rank.node} ended{how} without finishing: {page.STATES[rank.state]}, "
-                f"{rank.finished + 1} of {self.case.steps} steps, {len(ended)} of {self.case.ranks} ranks like it; "
+                f"{rank.finished + 1} of {max(rank.of, self.case.steps)} steps, {len(ended)} of "
+                f"{self.case.ranks} ranks like it; "
                 f"{self._log_tail(number)}"
             )
         code = self.step.returncode if self.step is not None else None
@@ -346,7 +414,10 @@ class AttemptRun:
         for node in self.attempt.nodes if self.started else ():
             said: dict[str, Any] = self.finished.get(node, {})
             path = str((self.folder / f"{node}.stream").relative_to(self.s.run.path))
-            streams.append(StreamEnd(node, path, said.get("bytes"), said.get("records")))
+            problem = str(said.get("problem", ""))
+            if problem and outcome != at.COMPLETED:
+                reason += f"; {node}: {problem}"
+            streams.append(StreamEnd(node, path, said.get("bytes"), said.get("records"), problem))
         self.attempt = replace(self.attempt, streams=tuple(streams))
         if self.step is not None and not self._lost_node():
             with contextlib.suppress(asyncio.TimeoutError):

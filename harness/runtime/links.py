@@ -157,6 +157,10 @@ class Links:
         """Why a node counts as lost; "" while it beats."""
         return self.links[node].lost
 
+    def none_began(self) -> bool:
+        """Whether no agent ever connected: then what they are started with is wrong, and hardly every node."""
+        return all(link.lost_how == NEVER for link in self.links.values())
+
     def closed(self, node: str) -> bool:
         """Whether a node counts as lost because its agent's connection closed: as it also does when a job is ended."""
         return self.links[node].lost_how == CLOSED

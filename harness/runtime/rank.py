@@ -6,6 +6,7 @@ as ``python -m harness.runtime.rank SPEC``. SPEC is the attempt's file in the ru
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -20,8 +21,10 @@ from typing import Any
 from harness.model import event as ev
 from harness.model.case import Case
 from harness.model.event import Event
-from harness.runtime import checkpoint, page
+from harness.rundir import read_promised
+from harness.runtime import checkpoint, command, page, slices
 from harness.runtime.recorder import Recorder
+from harness.telemetry.gpu import Gpu
 from harness.workloads import create
 from harness.workloads.api import Param, WrongWorldSize
 
@@ -44,11 +47,14 @@ class Spec:
     device: str
     backend: str
     environment: Mapping[str, str]
+    folder: str = ""  # the attempt's own on shared storage; of a command case also the next two
+    program_folder: str = ""
+    case_folder: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Spec:
         """Read an attempt's file."""
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_promised(path))
         return cls(**{**data, "case": Case.from_json(data["case"]), "rank_nodes": tuple(data["rank_nodes"])})
 
 
@@ -107,21 +113,33 @@ def run(spec_path: Path, rank: int) -> int:
     """Run one rank to its end; return its exit code. Never raises: what went wrong is recorded and printed."""
     spec = Spec.read(spec_path)
     folder = Path(spec.node_folders[spec.rank_nodes[rank]])
-    recorder = Recorder(folder / f"rank-{rank}.rec", rank)
     position = page.Page(folder / f"rank-{rank}.page", rank)
+    recorder = Recorder(folder / f"rank-{rank}.rec", rank)
     context = Context(spec, rank, recorder)
     try:
-        _loop(spec, context, recorder, position)
+        if spec.device == "cuda" or spec.case.command is not None:
+            slices.select(os.environ, context.local_rank, lambda: Gpu().slices())
+        if spec.case.command is None:
+            _loop(spec, context, recorder, position)
+        else:
+            started(spec, context)
+            command.Program(spec, context, recorder, position).go()
+    except command.ProgramFailed as error:
+        context.event(ev.RANK_RAISED, error=str(error)[:1000], trace="")
+        print(f"rank {rank}: {error}", file=sys.stderr, flush=True)
+        return _fail(recorder, position, EXIT_RAISED)
     except WrongWorldSize as error:
         context.event(ev.WORLD_WRONG, message=str(error))
         print(f"rank {rank}: {error}", file=sys.stderr, flush=True)
         return _fail(recorder, position, EXIT_WRONG_WORLD)
     except BaseException as error:  # whatever the workload raises is an observation, not a crash of the loop
         trace = traceback.format_exc()
-        context.event(
-            ev.RANK_RAISED, error=f"{type(error).__name__}: {error}"[:1000], trace=trace[-_MAX_TRACE:]
-        )
-        print(trace, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a disk that takes no more, which may be what was raised
+            print(trace, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            context.event(
+                ev.RANK_RAISED, error=f"{type(error).__name__}: {error}"[:1000], trace=trace[-_MAX_TRACE:]
+            )
         return _fail(recorder, position, EXIT_RAISED)
     recorder.close()
     position.set(state=page.DONE)
@@ -129,8 +147,12 @@ def run(spec_path: Path, rank: int) -> int:
 
 
 def _fail(recorder: Recorder, position: page.Page, code: int) -> int:
-    recorder.close()
-    position.set(state=page.FAILED)
+    state = page.FAILED
+    try:
+        recorder.close()
+    except OSError:
+        state = page.UNRECORDED
+    position.set(state=state)
     return code
 
 
@@ -142,17 +164,7 @@ def _loop(spec: Spec, context: Context, recorder: Recorder, position: page.Page)
             recorder.define(table, columns)
     recorder.define("steps", ("step", "start_mono_ns", "step_time_ns", *workload.tables.get("steps", ())))
     workload.setup(context)
-    context.event(
-        ev.RANK_STARTED,
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        cpus=sorted(os.sched_getaffinity(0)),
-        device=spec.device,
-        backend=spec.backend,
-        slurm_job_id=os.environ.get("SLURM_JOB_ID", ""),
-        slurm_step_id=os.environ.get("SLURM_STEP_ID", ""),
-        versions=_versions(),
-    )
+    started(spec, context)
     first = 0
     checkpoints = Path(spec.checkpoints)
     if case.checkpoint_every:
@@ -193,6 +205,21 @@ def _loop(spec: Spec, context: Context, recorder: Recorder, position: page.Page)
     workload.close()
 
 
+def started(spec: Spec, context: Context) -> None:
+    """Record where this rank is and what it runs on."""
+    context.event(
+        ev.RANK_STARTED,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        cpus=sorted(os.sched_getaffinity(0)),
+        device=spec.device,
+        backend=spec.backend,
+        slurm_job_id=os.environ.get("SLURM_JOB_ID", ""),
+        slurm_step_id=os.environ.get("SLURM_STEP_ID", ""),
+        versions=_versions(),
+    )
+
+
 def _versions() -> dict[str, str]:
     """Versions of what this rank runs on, of the modules that are loaded."""
     found = {"python": sys.version.split()[0], "kernel": os.uname().release}
@@ -211,7 +238,7 @@ def rank_of_environment(environment: Mapping[str, str]) -> int:
     Raises:
         LookupError: no launcher's variable is set.
     """
-    for name in ("SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK"):
+    for name in ("HARNESS_RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK"):
         if environment.get("HARNESS_LAUNCHER") == "local" and name == "SLURM_PROCID":
             continue  # left over from a job around us
         if name in environment:
@@ -222,7 +249,7 @@ def rank_of_environment(environment: Mapping[str, str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point of MPI ranks."""
+    """Entry point of MPI ranks, and of ranks that an agent starts as processes of their own."""
     spec_path = Path(arguments[0])
     os.environ.update(Spec.read(spec_path).environment)
     return run(spec_path, rank_of_environment(os.environ))

@@ -8,6 +8,7 @@ Standard library only. `make bench` says what a record costs, beside other ways 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -17,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.model import event as ev
 from harness.model.event import Event
-from harness.model.metrics import METRICS
+from harness.model.metrics import METRICS, Metric
 
 # magic, kind, table, rank, payload length, CRC-32 of all that precedes it in the header and of the payload
 HEADER = struct.Struct("<4sBBxxiII")
@@ -27,6 +29,8 @@ _CHECKED = HEADER.size - 4
 
 SCHEMA, SAMPLE, EVENT, CLOSE = 1, 2, 3, 4
 MAX_PAYLOAD = 1 << 20
+LAST_BYTES = 1 << 17  # of a file, in which a rank's last words are; reading all of it could take seconds
+MAX_TABLES = 256  # a frame's table is one byte
 TYPES = {"i8": "q", "f8": "d"}
 
 
@@ -95,43 +99,54 @@ def _frame_at(data: bytes, offset: int) -> Frame | None:
     return Frame(kind, table, rank, payload)
 
 
+def ends_whole(tail: bytes) -> bool:
+    """Whether a stream, of which these are the last bytes, ends with a whole frame."""
+    offset = tail.rfind(MAGIC)
+    while offset != -1:
+        frame = _frame_at(tail, offset)
+        if frame is not None:
+            return offset + HEADER.size + len(frame.payload) == len(tail)
+        offset = tail.rfind(MAGIC, 0, offset)
+    return False
+
+
 class Recorder:
     """Appends the records of one rank (or, with rank -1, of a node's agent) to one file."""
 
     def __init__(self, path: Path, rank: int) -> None:
         self.rank = rank
+        self._path = str(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._tables: dict[str, tuple[int, struct.Struct, tuple[str, ...]]] = {}
+        self._metrics: dict[str, tuple[Metric, ...]] = {}
         self._samples: dict[str, int] = {}
         self._events = 0
 
-    def define(self, table: str, columns: Sequence[str]) -> None:
-        """Say which metrics a table holds; a table that is defined again must be the same.
+    def define(self, table: str, columns: Sequence[str | Metric]) -> None:
+        """Say which metrics a table holds, by name or by definition; one that is defined again must be the same.
 
         Raises:
-            ValueError: a column is no known metric, or the table was defined otherwise.
+            ValueError: a column is no known metric, the table was defined otherwise, or there are too many.
         """
-        if table in self._tables:
-            if self._tables[table][2] != tuple(columns):
-                raise ValueError(
-                    f"table {table!r} was defined with {self._tables[table][2]}, now {tuple(columns)}"
-                )
-            return
-        unknown = [c for c in columns if c not in METRICS]
+        unknown = [c for c in columns if isinstance(c, str) and c not in METRICS]
         if unknown:
             raise ValueError(
                 f"table {table!r}: {unknown} are no metrics of harness.model.metrics; define them there"
             )
+        metrics = tuple(METRICS[c] if isinstance(c, str) else c for c in columns)
+        if table in self._tables:
+            if self._metrics[table] != metrics:
+                raise ValueError(f"table {table!r} was defined with {self._metrics[table]}, now {metrics}")
+            return
         number = len(self._tables)
-        metrics = [METRICS[c] for c in columns]
-        self._tables[table] = (
-            number,
-            struct.Struct("<" + "".join(TYPES[m.type] for m in metrics)),
-            tuple(columns),
-        )
+        if number >= MAX_TABLES:
+            raise ValueError(f"table {table!r} is one too many, {MAX_TABLES} are allowed")
+        packing = struct.Struct("<" + "".join(TYPES[m.type] for m in metrics))
+        self._tables[table] = (number, packing, tuple(m.name for m in metrics))
+        self._metrics[table] = metrics
         self._samples[table] = 0
         description = {"table": table, "columns": [vars(m) for m in metrics]}
-        os.write(self._descriptor, encode(SCHEMA, number, self.rank, json.dumps(description).encode()))
+        self._append(encode(SCHEMA, number, self.rank, json.dumps(description).encode()))
 
     def sample(self, table: str, values: Mapping[str, int | float]) -> None:
         """Append one sample.
@@ -143,9 +158,7 @@ class Recorder:
         number, packing, columns = self._tables[table]
         if len(values) != len(columns):
             raise KeyError(f"table {table!r} has columns {columns}, got {sorted(values)}")
-        os.write(
-            self._descriptor, encode(SAMPLE, number, self.rank, packing.pack(*[values[c] for c in columns]))
-        )
+        self._append(encode(SAMPLE, number, self.rank, packing.pack(*[values[c] for c in columns])))
         self._samples[table] += 1
 
     def event(self, event: Event) -> None:
@@ -155,14 +168,32 @@ class Recorder:
             raise ValueError(
                 f"event {event.kind} has {len(payload)} bytes, at most {MAX_PAYLOAD} are allowed"
             )
-        os.write(self._descriptor, encode(EVENT, 0, self.rank, payload))
+        self._append(encode(EVENT, 0, self.rank, payload))
         self._events += 1
 
     def close(self) -> None:
         """Append how much was recorded, so that a reader knows that it has all of it."""
         payload = json.dumps({"samples": self._samples, "events": self._events}).encode()
-        os.write(self._descriptor, encode(CLOSE, 0, self.rank, payload))
+        self._append(encode(CLOSE, 0, self.rank, payload))
         os.close(self._descriptor)
+
+    def abandon(self) -> None:
+        """Close without a closing record: a reader then knows that some may be missing."""
+        os.close(self._descriptor)
+
+    def _append(self, frame: bytes) -> None:
+        """One write, so that a death of this process costs no record that was taken.
+
+        Raises:
+            OSError: the disk takes no more; the file ends with the last whole record.
+        """
+        try:
+            written = os.write(self._descriptor, frame)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from None
+        if written != len(frame):
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
 
 
 @dataclass
@@ -231,3 +262,21 @@ def _compare(
             rank.problems.append(f"table {table}: {found} samples, but the rank wrote {count}")
     if len(rank.events) != said["events"]:
         rank.problems.append(f"{len(rank.events)} events, but the rank wrote {said['events']}")
+
+
+def last_words(path: Path) -> str:
+    """What a rank recorded of its own failure at the end of its file; "" when it did not, or there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+            data = file.read()
+    except OSError:
+        return ""
+    words = ""
+    for stream in read_stream(data)[0].values():
+        for event in stream.events:
+            if event.kind == ev.RANK_RAISED:
+                words = str(event.data.get("error", ""))
+            elif event.kind == ev.WORLD_WRONG:
+                words = str(event.data.get("message", ""))
+    return words

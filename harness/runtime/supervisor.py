@@ -19,12 +19,13 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
+from harness import failures
 from harness.model import attempt as at
 from harness.model import event as ev
 from harness.model.attempt import Attempt
 from harness.model.case import Case, Job, Plan
 from harness.model.event import Event
-from harness.rundir import RunDir, append_line, read_lines, write_atomic, write_json
+from harness.rundir import RunDir, append_line, private, read_lines, takes_no_more, write_atomic, write_json
 from harness.runtime.attempt_run import AttemptRun
 from harness.runtime.fault_runner import FaultRunner
 from harness.runtime.launcher import EXIT_REQUEUE, Launcher, LocalLauncher, SlurmLauncher
@@ -38,8 +39,21 @@ REQUEUE_TAKEN_S = 180.0
 class Supervisor:
     """One job's supervisor."""
 
-    def __init__(self, run: RunDir, job: Job, plan: Plan, site: dict[str, Any], launcher: Launcher) -> None:
+    def __init__(
+        self, run: RunDir, job: Job, plan: Plan, site: dict[str, Any], launcher: Launcher, round_: int = 0
+    ) -> None:
         self.run, self.job, self.plan, self.site, self.launcher = run, job, plan, site, launcher
+        self.round = round_
+        self.redo: frozenset[str] = (
+            frozenset()
+        )  # cases that failed in an earlier round, and are done once more
+        first_restart = 0
+        if round_:
+            why = run.read_json(run.round(job.key, round_), "cases", "first_restart")
+            self.redo, first_restart = frozenset(why["cases"]), int(why["first_restart"])
+        self.first_restart = first_restart
+        # Counted on over rounds, so that what an older start commits late is always the older one.
+        self.restart = first_restart + launcher.restart
         self.host = launcher.nodes[0]
         self.links = Links(self)
         self.faults = FaultRunner(self)
@@ -65,7 +79,8 @@ class Supervisor:
                 attempt = Attempt.from_json(line["attempt"])
                 attempts[attempt.index] = attempt
             elif line.get("what") == "case_ended" and line["case_id"] == case_id:
-                outcome = line["outcome"]
+                void = case_id in self.redo and line.get("round", 0) < self.round
+                outcome = "" if void and line["outcome"] != at.COMPLETED else line["outcome"]
         return [attempts[i] for i in sorted(attempts)], outcome
 
     def write_attempt(self, attempt: Attempt) -> None:
@@ -81,12 +96,13 @@ class Supervisor:
         mine = folder / f".claim.{os.getpid()}.{self.host}"
         write_json(mine, {"job_id": self.launcher.job_id, "wall_ns": time.time_ns()})
         try:
-            os.link(mine, self.run.claim(self.job.key))
+            os.link(mine, self.run.claim(self.job.key, self.round))
         except FileExistsError:
             pass
         finally:
             mine.unlink()
-        return bool(self.run.read_json(self.run.claim(self.job.key))["job_id"] == self.launcher.job_id)
+        claim = self.run.read_json(self.run.claim(self.job.key, self.round))
+        return bool(claim["job_id"] == self.launcher.job_id)
 
     async def serve(self) -> int:
         """Run the job; returns the exit code of the batch script."""
@@ -100,7 +116,8 @@ class Supervisor:
         self.event(
             ev.JOB_STARTED,
             job_id=self.launcher.job_id,
-            restart=self.launcher.restart,
+            restart=self.restart,
+            round=self.round,
             nodes=list(self.launcher.nodes),
             python=sys.version.split()[0],
             pid=os.getpid(),
@@ -114,16 +131,23 @@ class Supervisor:
                 if outcome is None:
                     return EXIT_REQUEUE
                 failed += outcome != at.COMPLETED
+                if self.signal.is_set():
+                    return (
+                        1  # the job is being taken away: what is left is not begun, and no last word is said
+                    )
         finally:
             await self.links.stop()
         self.event(ev.JOB_ENDED, failed_cases=failed)
         write_json(
-            self.run.end(self.job.key),
+            self.run.end(self.job.key, self.round),
             {
                 "wall_ns": time.time_ns(),
                 "job_id": self.launcher.job_id,
-                "restart": self.launcher.restart,
+                "restart": self.restart,
                 "failed_cases": failed,
+                # Whoever reads this elsewhere may not see yet what was written before it: harness.arrival.
+                "attempts_bytes": self.run.attempts(self.job.key).stat().st_size,
+                "events_bytes": self.run.events(self.job.key).stat().st_size,
             },
         )
         return 1 if failed else 0
@@ -145,15 +169,15 @@ class Supervisor:
             )
         if attempts:
             await self.faults.look_again(case)
-        tried = len(attempts)
+        tried = sum(a.restart >= self.first_restart for a in attempts)  # in this round
         if tried > case.max_restarts and tried:
             return await self._close(
                 case,
                 attempts[-1].outcome or at.LOST,
                 f"not recovered after {tried} attempts (max_restarts {case.max_restarts})",
             )
-        epoch = sum(1 for a in attempts if a.restart == self.launcher.restart)
-        attempt = await AttemptRun(self, case, index=tried, epoch=epoch).go()
+        epoch = sum(1 for a in attempts if a.restart == self.restart)
+        attempt = await AttemptRun(self, case, index=len(attempts), epoch=epoch).go()
         if attempt.outcome in (at.COMPLETED, at.FAILED):
             return await self._close(case, attempt.outcome, attempt.reason)
         can_restart = case.recovery == "requeue" and self.job.requeue and tried < case.max_restarts
@@ -171,7 +195,9 @@ class Supervisor:
                 "case_id": case.case_id,
                 "outcome": outcome,
                 "reason": reason,
+                "round": self.round,
                 "wall_ns": time.time_ns(),
+                "events_bytes": self.run.events(self.job.key).stat().st_size,
             },
         )
         return outcome
@@ -196,25 +222,22 @@ class Supervisor:
             )
         return None
 
-    def progress(self, case: Case, attempt: int, step: int, state: str) -> None:
+    def progress(self, case: Case, attempt: int, step: int, state: str, steps: int = 0) -> None:
         """Tell whoever watches how far the case is; lost without harm."""
         path = self.run.progress(self.job.key)
         temporary = path.with_suffix(".tmp")
         with contextlib.suppress(OSError):
-            temporary.write_text(
-                json.dumps(
-                    {
-                        "case_id": case.case_id,
-                        "attempt": attempt,
-                        "step": step,
-                        "steps": case.steps,
-                        "state": state,
-                        "wall_ns": time.time_ns(),
-                        "restart": self.launcher.restart,
-                    }
-                ),
-                encoding="utf-8",
-            )
+            told = {
+                "case_id": case.case_id,
+                "attempt": attempt,
+                "step": step,
+                "steps": max(steps, case.steps),
+                "state": state,
+                "wall_ns": time.time_ns(),
+                "restart": self.restart,
+            }
+            with open(temporary, "w", encoding="utf-8", opener=private) as file:
+                json.dump(told, file)
             temporary.replace(path)
 
 
@@ -222,22 +245,26 @@ def main(arguments: list[str]) -> int:
     """``python -m harness.runtime.supervisor RUN SUBMISSION``."""
     run, name = RunDir(arguments[0]), arguments[1]
     plan = run.read_plan()
-    site = run.read_site()
     submission = next(s for s in plan.submissions if s.name == name)
+    site = run.read_site(submission.partition)
     local = site["launcher"] == "local"
     index = os.environ.get("HARNESS_ARRAY_INDEX" if local else "SLURM_ARRAY_TASK_ID", "0")
     job = submission.jobs[int(index)]
+    round_ = int(os.environ.get("HARNESS_ROUND", "0"))
     launcher: Launcher = (
-        LocalLauncher(os.environ, job.nodes) if local else SlurmLauncher(os.environ, site["mpi"]["plugin"])
+        LocalLauncher(os.environ, job.nodes) if local else SlurmLauncher.of_run(run, site, os.environ)
     )
 
     async def serve() -> int:
-        return await Supervisor(run, job, plan, site, launcher).serve()
+        return await Supervisor(run, job, plan, site, launcher, round_).serve()
 
     try:
         return asyncio.run(serve())
-    except Exception:  # the last word of a supervisor that cannot go on; its job's log is what people look at
-        traceback.print_exc()
+    except (
+        Exception
+    ) as error:  # the last word of a supervisor that cannot go on; its job's log is what people look at
+        with contextlib.suppress(OSError):  # its log may be on the storage that takes no more
+            traceback.print_exc()
         with contextlib.suppress(OSError):
             append_line(
                 run.events(job.key),
@@ -250,7 +277,8 @@ def main(arguments: list[str]) -> int:
                     data={"trace": traceback.format_exc()[-4000:]},
                 ).to_json(),
             )
-        return 70
+        full = isinstance(error, OSError) and takes_no_more(error)
+        return failures.EXIT_STORAGE if full else 70
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from harness.model.verdict import EXIT_UNKNOWN, EXIT_USAGE
-from harness.rundir import RunFolderError
+from harness.rundir import RunFolderError, in_words, takes_no_more
 from harness.slurm.commands import CommandError
 
 
@@ -44,7 +44,8 @@ def guarded(
         )
         return EXIT_UNKNOWN
     except OSError as error:
-        return _complain(f"{error.filename or 'file'}: {error.strerror or error}")
+        print(in_words(error), file=sys.stderr)
+        return EXIT_UNKNOWN if takes_no_more(error) else EXIT_USAGE
     except Exception as error:
         from harness.config import ConfigError
         from harness.plan import PlanError

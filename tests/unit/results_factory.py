@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness.model.metrics import METRICS
-from harness.store import SAMPLE_KEYS, TABLES, TEXT, Writer
+from harness.store import SAMPLE_KEYS, TABLES, TEXT, Writer, samples_of
 
 Row = dict[str, Any]
 S = 1_000_000_000
@@ -167,7 +167,7 @@ class Campaign:
             "rank": rank,
             "node": self.node(node),
         }
-        where = (case["workload"] if rank >= 0 else "telemetry", table)
+        where = (samples_of(case["workload"], case["group"]) if rank >= 0 else "telemetry", table)
         held = self.samples.setdefault(where, {name: [] for name in (*KEYS, *columns)})
         for name, value in {**keys, **columns}.items():
             held[name].append(np.broadcast_to(np.asarray(value), (length,)))

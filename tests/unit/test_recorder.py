@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model.event import Event
+from harness.model.metrics import Metric
 from harness.runtime import recorder
 from harness.runtime.recorder import Damage, Frame, Recorder, decode, encode, read_stream, split
 
@@ -99,3 +100,35 @@ def test_a_sample_without_a_column_is_refused_and_nothing_is_written(tmp_path: P
     with pytest.raises(KeyError):
         writer.sample("steps", {"step": 1})
     assert (tmp_path / "r.rec").read_bytes() == before
+
+
+def test_a_metric_that_states_its_own_facts_is_recorded_with_them(tmp_path: Path) -> None:
+    own = Metric("gflops", "GFLOP/s", "f8", "higher", "of this program")
+    writer = Recorder(tmp_path / "r.rec", 0)
+    writer.define("gflops", ("step", own))
+    writer.sample("gflops", {"step": 0, "gflops": 1.5})
+    writer.close()
+    stream = read_stream((tmp_path / "r.rec").read_bytes())[0][0]
+    assert [c["name"] for c in stream.columns["gflops"]] == ["step", "gflops"]
+    assert stream.columns["gflops"][1] == vars(own)
+    assert (stream.count("gflops"), stream.problems) == (1, [])
+
+
+def test_two_definitions_of_a_metric_in_one_table_are_refused(tmp_path: Path) -> None:
+    writer = Recorder(tmp_path / "r.rec", 0)
+    writer.define("x", (Metric("x", "s", "f8", "", ""),))
+    with pytest.raises(ValueError, match="was defined with"):
+        writer.define("x", (Metric("x", "ms", "f8", "", ""),))
+
+
+def test_the_last_words_of_a_long_record_are_found_at_its_end(tmp_path: Path) -> None:
+    writer = Recorder(tmp_path / "r.rec", 0)
+    writer.define("steps", ("step",))
+    for step in range(10_000):
+        writer.sample("steps", {"step": step})
+    assert recorder.last_words(tmp_path / "r.rec") == ""
+    writer.event(Event("rank.raised", 5, 6, "p1", "rank", "case", 0, 0, {"error": "had enough"}))
+    writer.close()
+    assert (tmp_path / "r.rec").stat().st_size > 2 * recorder.LAST_BYTES
+    assert recorder.last_words(tmp_path / "r.rec") == "had enough"
+    assert recorder.last_words(tmp_path / "nothing.rec") == ""

@@ -80,7 +80,7 @@ def test_the_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
         (
             "plan.json",
             '{"cases": [{}], "submissions": []}',
-            r"plan.json: cannot be understood \(KeyError: 'params'\)",
+            r"plan.json: cannot be understood \(TypeError: Case",
         ),
         ("plan.json", '{"cases": 5, "submissions": []}', r"plan.json: cannot be understood \(TypeError: "),
     ],

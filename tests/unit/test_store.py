@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from harness.store import TABLES, Results, StoreError, Writer
+from harness.store import ADDED, TABLES, TEXT, Results, StoreError, Writer
 
 NODE = {"name": ["p1", "p2"], "facts": ["{}", '{"cpus": 4}']}
 FACTS = {"step": {"unit": "1", "type": "i8", "direction": "", "definition": "index"}}
@@ -98,6 +98,20 @@ def test_a_foreign_and_a_newer_file_are_refused_with_what_to_do(tmp_path: Path) 
     with h5py.File(tmp_path / "r.h5", "r+") as file:
         file.attrs["schema_version"] = 99
     with pytest.raises(
-        StoreError, match="schema version 99, this harness reads \\[1\\]; install a newer harness"
+        StoreError, match="schema version 99, this harness reads \\[1, 2\\]; install a newer harness"
     ):
         Results(tmp_path / "r.h5")
+
+
+def test_a_file_of_the_first_version_is_read_and_what_it_lacks_is_empty(tmp_path: Path) -> None:
+    with Writer(tmp_path / "r.h5", {}) as writer:
+        empty = {f.name: [""] if f.type == TEXT else [0] for f in TABLES["cases"]}
+        writer.table("cases", {**empty, "case_id": ["a"], "axes": ["{}"]})
+    with h5py.File(tmp_path / "r.h5", "r+") as file:
+        file.attrs["schema_version"] = 1
+        for table, column in ADDED[2]:
+            del file[f"{table}/{column}" if column else table]
+    with Results(tmp_path / "r.h5") as results:
+        results.verify()
+        assert [(c["case_id"], c["axes"], c["partition"]) for c in results.rows("cases")] == [("a", "", "")]
+        assert results.rows("starts") == []
