@@ -84,6 +84,10 @@ def read_calls(run: RunDir) -> dict[str, int]:
         return {}
 
 
+class RunIsDriven(RunFolderError):
+    """Another driver holds the run."""
+
+
 class SchedulerAway(Exception):
     """The scheduler has not answered for so long that waiting on is a person's decision."""
 
@@ -113,6 +117,13 @@ class Driver:
         self._nodes: dict[str, dict[str, str]] = {}  # partition -> node -> state, asked once a step
         self.trouble = ""  # what the scheduler last answered instead of an answer
         self.held_back = ""  # why nothing is asked or submitted, though the scheduler is well
+
+    @property
+    def words(self) -> str:
+        """What people should know of the scheduler; "" when all is well."""
+        if self.trouble:
+            return f"the scheduler does not answer, trying again: {self.trouble}"
+        return f"held back for now: {self.held_back}" if self.held_back else ""
 
     # --- cancelling -----------------------------------------------------------------------------------
 
@@ -148,7 +159,8 @@ class Driver:
         """Hold the run; the kernel gives it back when this process ends, however it ends.
 
         Raises:
-            RunFolderError: another driver holds it, or the folder cannot be written.
+            RunIsDriven: another driver holds it.
+            RunFolderError: the folder cannot be written.
         """
         try:
             descriptor = os.open(self.run.lease, os.O_RDWR | os.O_CREAT, 0o600)
@@ -163,7 +175,7 @@ class Driver:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
-            raise RunFolderError(
+            raise RunIsDriven(
                 f"{self.run.path}: another `harness run` drives it; watch it with `harness status {self.run.path}`"
             ) from None
         try:
@@ -337,7 +349,7 @@ class Driver:
         self, key: str, submission: Submission, facts: Mapping[str, Any], known: Ledger
     ) -> dict[str, str]:
         """Case -> class of failure, of the cases that failed other than by what was asked of them."""
-        if facts["state"] in ("REFUSED", "SKIPPED") or submission.name in known.cancelled:
+        if facts["state"] in ("REFUSED", "SKIPPED") or {submission.name, key} & known.cancelled:
             return {}
         lines = list(read_lines(self.run.attempts(key)))
         events = list(read_lines(self.run.events(key)))
@@ -453,7 +465,7 @@ class Driver:
         """Reconcile until every job has ended, then undo faults that are left.
 
         Args:
-            tell: is given the cases and the scheduler's trouble about twice a second.
+            tell: is given the cases, and what people should know of the scheduler, about twice a second.
 
         Raises:
             SchedulerAway: it has not answered for half an hour; nothing is lost.
@@ -468,7 +480,7 @@ class Driver:
             ask = began >= next_ask
             seen = self.step(ask=ask)
             known = ledger.read(self.run)
-            tell(views(self.run, self.plan, known, seen.rows), self.trouble or self.held_back)
+            tell(views(self.run, self.plan, known, seen.rows), self.words)
             if self.complete(known):
                 self.close()
                 return

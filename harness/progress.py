@@ -23,6 +23,7 @@ _STYLES = {
     "node_lost": "yellow",
     "interrupted": "yellow",
     "requeued": "yellow",
+    "retrying": "yellow",
     "healing": "yellow",
     "running": "cyan",
 }
@@ -33,7 +34,8 @@ def line(view: CaseView) -> str:
     attempts = f", attempt {view.attempts}" if view.attempts > 1 else ""
     job = f"  job {view.job_id}" if view.job_id and not view.job_id.startswith("local") else ""
     reason = f"  {view.reason}" if view.reason and view.state != "completed" else ""
-    return f"{view.case.label:<28} {view.state:<12} {view.step:>5}/{view.case.steps}{attempts}{job}{reason}"
+    done = view.case.steps if view.state == "completed" else view.step
+    return f"{view.case.label:<28} {view.state:<12} {done:>5}/{view.case.steps}{attempts}{job}{reason}"
 
 
 @contextlib.contextmanager
@@ -69,7 +71,7 @@ class _Lines:
                 if view.state not in ("planned", "queued", "waiting"):
                     print(line(view), flush=True)
         if trouble and trouble != self._trouble:
-            print(f"the scheduler does not answer, trying again: {trouble}", file=sys.stderr, flush=True)
+            print(trouble, file=sys.stderr, flush=True)
         self._trouble = trouble
 
 
@@ -80,6 +82,7 @@ def select(views: list[CaseView], rows: int) -> list[CaseView]:
     order = {
         "running": 0,
         "requeued": 0,
+        "retrying": 0,
         "healing": 0,
         "completed": 2,
         "planned": 3,
@@ -115,5 +118,5 @@ def _table(title: str, views: list[CaseView], trouble: str, seconds: float, rows
     hidden = len(views) - len(select(views, rows))
     words = Text(f"{over} of {len(views)} cases ended" + (f"; {hidden} not shown" if hidden else ""))
     if trouble:
-        words.append(f"; the scheduler does not answer, trying again: {trouble}", style="yellow")
+        words.append(f"; {trouble}", style="yellow")
     return Group(table, words)

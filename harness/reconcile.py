@@ -121,7 +121,10 @@ def reconcile(
                 actions.append(Submit(submission))
         else:
             for key in open_:
-                actions += _of_job(key, known, seen, visible_after_s)
+                faulted = any(
+                    plan.case(c).faults for j in submission.jobs if j.key == key for c in j.case_ids
+                )
+                actions += _of_job(key, known, seen, visible_after_s, faulted)
     return actions + due(plan, known)
 
 
@@ -166,14 +169,16 @@ class _Queue:
         return not self._full
 
 
-def _of_job(key: str, known: Ledger, seen: Seen, visible_after_s: float) -> list[Action]:
+def _of_job(key: str, known: Ledger, seen: Seen, visible_after_s: float, faulted: bool) -> list[Action]:
     row, end = seen.rows.get(key), seen.ends.get(key)
     if row is not None and (is_over(row.state) or row.gone):
         if end is not None:
             return [End(key, _facts(row, end))]
         if key not in known.over:
             return [Over(key, row.state)]
-        had_its_say = kind_of(row.state) in (Kind.ENDED_WELL, Kind.ENDED_BY_PROGRAM, Kind.UNKNOWN)
+        # Of a job that was ended there is little to wait for; but a fault that it injected must be known.
+        ended_itself = kind_of(row.state) in (Kind.ENDED_WELL, Kind.ENDED_BY_PROGRAM, Kind.UNKNOWN)
+        had_its_say = ended_itself or faulted
         wait_s = visible_after_s if had_its_say else min(DIED_S, visible_after_s)
         return [End(key, _facts(row, end))] if seen.wall_ns - known.over[key] >= wait_s * 1e9 else []
     if end is not None and seen.wall_ns - end["wall_ns"] > SETTLE_S * 1e9:

@@ -185,7 +185,7 @@ class Paths(Frozen):
     """Fast, private to each node: sample files are written here first."""
     shared: tuple[Folder, ...] = ()
     """Folders that all nodes and the login node see alike; a run folder elsewhere is refused. Empty: not checked."""
-    visible_after_s: Annotated[float, Field(ge=0, le=600)] = 0.0
+    visible_after_s: Annotated[float, Field(ge=0, le=600)] = 60.0
     """How many seconds a file that one node wrote may stay unseen by others, which caches of NFS do."""
 
 

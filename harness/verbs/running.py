@@ -80,7 +80,7 @@ def resume(options: argparse.Namespace) -> int:
     """Go on with a run, without its campaign file."""
     from harness.driver import Driver
 
-    driver = Driver(RunDir(options.run))
+    driver = Driver(RunDir(options.run), judge=judge_cases)
     _refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
     return _to_the_end(driver, plain=options.plain)
 
@@ -91,30 +91,47 @@ def advance(options: argparse.Namespace) -> int:
 
 
 def advance_run(run_dir: RunDir) -> int:
-    """``advance`` of a run folder: 0 when it is complete and has its report, else 4."""
-    from harness import ledger
-    from harness.driver import Driver
-    from harness.healing import heal_left
+    """One bounded reconciliation of a run; at its end, once, results and report.
 
-    driver = Driver(run_dir)
+    Returns:
+        EXIT_PASS when it is complete, EXIT_UNFINISHED when there is more to do, by us or by the driver that holds it.
+
+    Raises:
+        RunFolderError: it is no run folder, or it cannot be written.
+    """
+    from harness import ledger
+    from harness.driver import Driver, RunIsDriven
+
+    driver = Driver(run_dir, judge=judge_cases)
     _refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
-    with driver.lease():
-        if not driver.complete(ledger.read(driver.run)):
-            driver.step(ask=True)
-        if driver.trouble:
-            print(f"the scheduler does not answer: {driver.trouble}", file=sys.stderr)
-        if not driver.complete(ledger.read(driver.run)):
-            return EXIT_UNFINISHED
-        for problem in heal_left(driver.run, driver.plan, driver.site):
-            print(problem, file=sys.stderr)
+    try:
+        with driver.lease():
+            if not driver.complete(ledger.read(driver.run)):
+                driver.step(ask=True)
+            if driver.words:
+                print(driver.words, file=sys.stderr)
+            known = ledger.read(driver.run)
+            if not driver.complete(known):
+                return EXIT_UNFINISHED
+            if not known.finished or not (driver.run.path / "report.html").exists():
+                for problem in driver.close():
+                    print(problem, file=sys.stderr)
+                _finish(driver)
+    except RunIsDriven as error:
+        print(error, file=sys.stderr)
+        return EXIT_UNFINISHED
+    return EXIT_PASS
+
+
+def _finish(driver: Driver) -> None:
+    """Results and report of a run that is complete, then the line that says they are there."""
     from analysis.report import write
+    from harness import ledger
     from harness.collect import collect as to_file
 
-    if not driver.run.results.exists():
-        to_file(driver.run)
-    if not (driver.run.path / "report.html").exists():  # written last
-        write(driver.run.results, driver.run.path)
-    return EXIT_PASS
+    to_file(driver.run)
+    write(driver.run.results, driver.run.path)
+    ledger.write(driver.run, ledger.FINISHED, "")
 
 
 def watch(options: argparse.Namespace) -> int:
@@ -213,11 +230,9 @@ def cancel(options: argparse.Namespace) -> int:
     queued = driver.queued()
     if options.case:
         queued = _of_cases(driver, queued, set(options.case))
+        for _, job in queued:
+            ledger.write(driver.run, ledger.CANCELLED, job.key)
     names = list(dict.fromkeys(job_id for job_id, _ in queued))
-    known = ledger.read(driver.run)
-    for submission in {s.name: s for s, _ in known.current(driver.plan).values()}.values():
-        if any(job in submission.jobs for _, job in queued):
-            ledger.write(driver.run, ledger.CANCELLED, submission.name)
     if names:
         driver.scheduler.cancel(names)
     print(f"cancelled {', '.join(names)}" if names else "no such job of this run is queued or running")
@@ -233,6 +248,8 @@ def cancel(options: argparse.Namespace) -> int:
 
 def _of_cases(driver: Driver, queued: list[tuple[str, Job]], given: set[str]) -> list[tuple[str, Job]]:
     """Those of the jobs that hold the given cases (ids or labels), and no others."""
+    from harness import ledger
+
     cases = driver.plan.cases
     unknown = given - {name for c in cases for name in (c.case_id, c.label)}
     if unknown:
@@ -240,12 +257,22 @@ def _of_cases(driver: Driver, queued: list[tuple[str, Job]], given: set[str]) ->
             f"no case {', '.join(sorted(unknown))} in {driver.run.path}; `harness status` lists them"
         )
     wanted = {c.case_id for c in cases if {c.case_id, c.label} & given}
+    known = ledger.read(driver.run)
+    jobs = {job.key: job for s in driver.plan.submissions for job in s.jobs}
     chosen = [(job_id, job) for job_id, job in queued if wanted & set(job.case_ids)]
     if driver.scheduler.one_at_a_time and chosen:
         raise UsageError("on this site a submission is one process: cancel the whole run, without --case")
     others = [c.label for _, job in chosen for c in cases if c.case_id in set(job.case_ids) - wanted]
     if others:
         raise UsageError(f"its job holds other cases as well: {', '.join(others)}; name them with --case too")
+    waiting = wanted - {c for _, job in chosen for c in job.case_ids}
+    waiting -= {c for key in known.ended for job in (jobs[key],) for c in job.case_ids}
+    if waiting:
+        labels = ", ".join(c.label for c in cases if c.case_id in waiting)
+        raise UsageError(
+            f"not submitted yet: {labels}; wait until it is, or cancel the whole run, without --case; "
+            "nothing was cancelled"
+        )
     return chosen
 
 
