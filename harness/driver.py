@@ -532,6 +532,26 @@ class Driver:
         """Job key -> restarts as the controller last said, where it did: sites without accounting have only that."""
         return {key: row.restarts for key, row in self._rows.items() if row.restarts >= 0}
 
+    def cancel(self, jobs: Sequence[tuple[str, Job]]) -> list[str]:
+        """End these jobs, an array as one where all its open tasks are meant; returns the ids that were named.
+
+        Raises:
+            CommandError: it is not known whether they were ended.
+        """
+        chosen = {job_id for job_id, _ in jobs}
+        arrays: dict[str, set[str]] = {}
+        for job_id, _ in self.queued():
+            arrays.setdefault(job_id.split("_")[0], set()).add(job_id)
+        ids = list(
+            dict.fromkeys(
+                i.split("_")[0] if arrays.get(i.split("_")[0], {""}) <= chosen else i for i, _ in jobs
+            )
+        )
+        if ids:
+            self.scheduler.cancel(ids)
+            self._count()
+        return ids
+
     def queued(self) -> list[tuple[str, Job]]:
         """Jobs that may still be in the queue or running, each with its id (on one machine, its runner's)."""
         known = ledger.read(self.run)

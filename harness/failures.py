@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.model import attempt as at
 from harness.model import event as ev
+from harness.slurm.commands import controller_is_away
 
 PROGRAM = "program"  # it ended badly by itself
 MACHINE = "machine"  # a node failed, or did not start the job
@@ -98,7 +99,9 @@ def lost_nodes(
     blamed = {
         str(e["data"]["node"]): "its agent fell silent"
         for e in events
-        if e["kind"] == ev.NODE_SILENT and "node" in e["data"]
+        if e["kind"] == ev.NODE_SILENT
+        and "node" in e["data"]
+        and not controller_is_away(e["data"].get("why", ""))  # that is no node's fault
     }
     if not blamed and job_nodes and re.fullmatch(r"[A-Za-z0-9._-]+", job_nodes):
         return {job_nodes: "its job was ended by the machine"}

@@ -35,9 +35,10 @@ from harness.rundir import (
     write_json,
 )
 from harness.runtime.container import pyxis_problem
+from harness.shell_syntax import refuse_bad
 from harness.slurm.commands import CommandError, run_command
 from harness.slurm.versions import features, usable_version
-from harness.templates import Source, Templates, sources
+from harness.templates import Source, Templates, refuse_lost_blocks, sources
 
 PACKAGES = ("submitit", "torch", "mpi4py", "numpy", "h5py", "jinja2", "pydantic")
 
@@ -204,8 +205,12 @@ def scripts(
     templates: Templates,
     slurm: Mapping[str, bool] | None,
 ) -> dict[str, str]:
-    """Every submission's script, as it would lie in this run folder. Reads templates, writes nothing."""
-    return {
+    """Every submission's script, as it would lie in this run folder. Reads templates, asks bash, writes nothing.
+
+    Raises:
+        RenderError: a template is wrong, refuses or has a block that is nowhere; or bash cannot read the script.
+    """
+    texts = {
         submission.name: render(
             submission,
             plan,
@@ -219,6 +224,10 @@ def scripts(
         )
         for submission in plan.submissions
     }
+    for name in dict.fromkeys(submission.template for submission in plan.submissions):
+        refuse_lost_blocks(name, templates)
+    refuse_bad(texts, {s.name: given.site.on(s.partition).prologue for s in plan.submissions})
+    return texts
 
 
 def templates_used(plan: Plan, templates: Templates) -> list[Source]:

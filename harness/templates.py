@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +20,7 @@ import jinja2
 from jinja2 import meta, nodes
 from markupsafe import Markup
 
+from harness.model.fields import did_you_mean
 from harness.script import RenderError, code, directive, shell, short
 
 
@@ -104,6 +105,42 @@ def sources(name: str, templates: Templates) -> list[Source]:
             )
         waiting += [other for other in named if other is not None]
     return list(found.values())
+
+
+def refuse_lost_blocks(name: str, templates: Templates) -> None:
+    """Refuse own templates with a block that none of the templates has that they extend: it would vanish.
+
+    A new block inside one that is there is fine.
+
+    Raises:
+        RenderError: with file and line of the block.
+    """
+    if not templates.own:
+        return
+    chain: list[tuple[Source, nodes.Template]] = []
+    found = {source.name: source for source in sources(name, templates)}
+    current: str | None = name
+    while current in found and len(chain) < len(found):
+        chain.append((found[current], tree(found[current], templates)))
+        parents = [n.template for n in chain[-1][1].find_all(nodes.Extends)]
+        current = next((str(p.value) for p in parents if isinstance(p, nodes.Const)), None)
+    for index, (source, parsed) in enumerate(chain[:-1]):
+        known = {block.name for _, above in chain[index + 1 :] for block in above.find_all(nodes.Block)}
+        for block in _lost(parsed, known):
+            hint = did_you_mean(block.name, known, "remove it, or put it inside one of them")
+            raise RenderError(
+                f"{source.path}:{block.lineno}: block {block.name} is in none of the templates that this one extends, "
+                f"so it would be left out, allowed: {', '.join(sorted(known))}; {hint}"
+            )
+
+
+def _lost(parent: nodes.Node, known: Collection[str]) -> Iterator[nodes.Block]:
+    """Outermost blocks with other names, those within known ones left out."""
+    for child in parent.iter_child_nodes():
+        if not isinstance(child, nodes.Block):
+            yield from _lost(child, known)
+        elif child.name not in known:
+            yield child
 
 
 def tree(source: Source, templates: Templates) -> nodes.Template:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from jinja2 import meta, nodes
 
 from harness.model import axes as sweep
 from harness.model.campaign import Campaign, Group
-from harness.model.fields import Frozen
+from harness.model.fields import Frozen, did_you_mean
 from harness.model.site import Site
-from harness.templates import Source, Templates, tree
+from harness.templates import Source, Templates, sources, tree
 
 
 def unknown_names(
@@ -40,6 +41,17 @@ def unused_site_keys(
         for key in _keys_set(site)
         if any(_touch(key, mention) for mention in known) and not any(_touch(key, m) for m in mentioned)
     ]
+
+
+def unused_files(templates: Templates) -> Iterator[tuple[Path, str]]:
+    """Files of own folders that no script of any campaign is made of, each with what to do."""
+    builtin = sorted(path.name for path in templates.builtin.glob("*.j2"))
+    used = {source.path for name in builtin for source in sources(name, templates)}
+    for folder in templates.own:
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.suffix in (".j2", ".sh") and name not in builtin and str(path) not in used:
+                yield path, did_you_mean(name, builtin, "extend or include it, or remove it")
 
 
 def unused_params(campaign: Campaign) -> list[tuple[int, str]]:

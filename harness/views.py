@@ -42,7 +42,7 @@ def views(run: RunDir, plan: Plan, known: Ledger, rows: Mapping[str, JobRow]) ->
         if submission.name in known.submitted:
             job_id = submission.task_id(index, known.submitted[submission.name])
             row = rows.get(job.key)
-            state = _WAITING.get(row.state, row.state.lower()) if row is not None else "queued"
+            state = _state(row) if row is not None else "queued"
         said = _said(content_of(run.attempts(job.key)))
         now: dict[str, Any] = {}
         if said and job.key not in known.ended:  # one that has not begun has no progress
@@ -67,6 +67,10 @@ def _said(attempts: bytes) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         elif line["what"] == "case_ended":
             said.setdefault(line["case_id"], []).append(line)
     return said
+
+
+def _state(row: JobRow) -> str:
+    return "gone" if row.gone else _WAITING.get(row.state, row.state.lower())
 
 
 def _redone(known: Ledger, key: str) -> dict[str, str]:

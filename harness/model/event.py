@@ -18,6 +18,7 @@ JOB_AGAIN = "job.again"  # by the driver: jobs are submitted once more; data: wh
 SUBMISSION_DEFERRED = "submission.deferred"  # by the driver: sbatch said "not now"
 GROUP_JUDGED = "group.judged"  # by the driver: others need this group
 NODE_SUSPECTED = "node.suspected"  # by the driver: no further job of the run gets this node
+CONTROLLER_AWAY = "controller.away"  # a step could not be made, and is tried again; data: said
 AGENT_CONNECTED = "agent.connected"
 NODE_FACTS = "node.facts"  # data: what kind of machine this node is
 NODE_SILENT = "node.silent"  # no beat from its agent for a lease

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,8 @@ from harness.rundir import write_json
 from harness.runtime import page, world
 from harness.runtime.channel import Message
 from harness.runtime.command import ENDED_FROM_OUTSIDE
-from harness.slurm.commands import CommandError
+from harness.runtime.launcher import AWAY_S, RETRY_S
+from harness.slurm.commands import CommandError, controller_is_away
 from harness.workloads import launcher_of
 
 if TYPE_CHECKING:
@@ -76,6 +79,8 @@ class AttemptRun:
         self.launcher = launcher_of(case)
         self.started = False
         self.failure = ""  # its class, where we can tell
+        self.start_step: Callable[[], Awaitable[asyncio.subprocess.Process]]
+        self.step_until = time.monotonic() + AWAY_S
 
     async def go(self) -> Attempt:
         """Run it; returns the attempt as it ended, written down."""
@@ -194,7 +199,14 @@ class AttemptRun:
         if len(self.attempt.nodes) < self.case.nodes:
             lost = "; ".join(f"{n}: {link.lost}" for n, link in self.s.links.links.items() if link.lost)
             words = f"{len(self.attempt.nodes)} usable nodes, the case needs {self.case.nodes} ({lost})"
-            if self.s.links.none_began():
+            if (
+                not self.s.signal.is_set()
+            ):  # a job that is ended at once loses its steps before it hears of it
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self.s.signal.wait(), SIGNAL_S)
+            if self.s.signal.is_set():
+                return at.INTERRUPTED, f"received {self.s.signal_name} before its nodes were ready"
+            if self.s.links.none_began() and not controller_is_away(words):
                 self.failure = failures.PROGRAM
                 return at.FAILED, words
             return at.NODE_LOST, words
@@ -275,7 +287,8 @@ class AttemptRun:
             )
         self.started = True
         if self.launcher == "mpi":
-            self.step = await self.s.launcher.step(
+            self.start_step = functools.partial(
+                self.s.launcher.step,
                 self.attempt.nodes,
                 self.case.ranks_per_node,
                 spec,
@@ -284,6 +297,7 @@ class AttemptRun:
                 plugin=self.case.command["mpi"] if self.case.command is not None else None,
                 own_logs=self.case.command is not None,
             )
+            self.step = await self.start_step()
 
     def _spec(self) -> tuple[Path, dict[str, str]]:
         first = self.prepared[self.attempt.nodes[0]]
@@ -339,6 +353,8 @@ class AttemptRun:
                 failed_at = failed_at or time.monotonic()
                 if time.monotonic() - failed_at > GRACE_S:
                     return await self._why_ended()
+            if await self._step_again():
+                continue
             if self.step is not None and self.step.returncode is not None:
                 failed_at = failed_at or time.monotonic()
                 if time.monotonic() - failed_at > GRACE_S:
@@ -390,6 +406,20 @@ class AttemptRun:
             f"the step of its ranks ended with code {code} before rank {number} was heard of: "
             + (self._log_tail(None)),
         )
+
+    async def _step_again(self) -> bool:
+        """Start the ranks' step once more where the controller was away when it should begin; whether that was so."""
+        if self.step is None or not self.step.returncode or time.monotonic() > self.step_until:
+            return False
+        if any(r.ended or r.begun >= 0 or r.state != page.STARTING for r in self.ranks):
+            return False
+        said = self._log_tail(None)
+        if not controller_is_away(said):
+            return False
+        self.s.event(ev.CONTROLLER_AWAY, self.case.case_id, self.attempt.index, said=said)
+        await asyncio.sleep(RETRY_S)
+        self.step = await self.start_step()
+        return True
 
     def _log_tail(self, rank: int | None) -> str:
         names = [f"rank-{rank}.log"] if rank is not None else ["step.log", "rank-0.log"]

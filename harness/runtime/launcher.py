@@ -14,14 +14,20 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.rundir import RunDir
 from harness.runtime.container import Container
-from harness.slurm.commands import CommandError, run_command
+from harness.slurm.commands import CommandError, controller_is_away, run_command
 from harness.slurm.versions import NEWEST, Version, has, usable_version
+
+AWAY_S = (
+    300.0  # how long a job waits for a controller that does not answer, before what it asked counts as failed
+)
+RETRY_S = 2.0
 
 EXIT_REQUEUE = (
     75  # EX_TEMPFAIL: on a site without Slurm, asks whoever started the supervisor to start it again
@@ -223,16 +229,18 @@ class SlurmLauncher:
         )
 
     async def requeue(self) -> str:
-        """``scontrol requeue``; the controller then sends SIGTERM."""
-        problem = ""
-        for _ in range(5):
+        """``scontrol requeue``; the controller then sends SIGTERM. One that is away is waited for."""
+        began, tries = time.monotonic(), 0
+        while True:
             try:
                 await asyncio.to_thread(run_command, ["scontrol", "requeue", self.raw_job_id], timeout_s=20)
                 return ""
             except CommandError as error:
-                problem = str(error)
-                await asyncio.sleep(2)
-        return problem
+                tries += 1
+                away = controller_is_away(str(error)) and time.monotonic() - began < AWAY_S
+                if tries >= 5 and not away:
+                    return str(error)
+                await asyncio.sleep(RETRY_S)
 
 
 def local_mpiexec(plugin: str | None) -> list[str]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.model import event as ev
 from harness.runtime.channel import MAX_LINE, Channel, ChannelClosed, Message, authenticate
+from harness.runtime.launcher import AWAY_S, RETRY_S
+from harness.slurm.commands import controller_is_away
 
 if TYPE_CHECKING:
     from harness.runtime.supervisor import Supervisor
@@ -60,51 +62,61 @@ class Links:
     async def start(self) -> None:
         """Start all agents and wait until each is connected or has had its time."""
         s = self._supervisor
-        token_file = s.run.token(s.job.key)
-        self._token = token_file.read_text(encoding="ascii").strip()
+        self._token = s.run.token(s.job.key).read_text(encoding="ascii").strip()
         self._server = await asyncio.start_server(self._accept, host="0.0.0.0", port=0, limit=MAX_LINE)
         port = self._server.sockets[0].getsockname()[1]
         self._background(self._beat())
-        for node, link in self.links.items():
-            link.process = await s.launcher.agent(
-                node,
-                {
-                    "HARNESS_NODE": node,
-                    "HARNESS_TOKEN_FILE": str(token_file),
-                    "HARNESS_SUPERVISOR_PORT": str(port),
-                    "HARNESS_SUPERVISOR_NODE": s.host,
-                    "HARNESS_LEASE_S": str(self.lease_s),
-                    "HARNESS_NODE_LOCAL": s.site["paths"]["node_local"],
-                    "HARNESS_JOB": f"{os.getuid()}-{s.run.path.name[-24:].replace(' ', '_')}-{s.job.key}",
-                },
-                self.log(node),
-            )
-        waits = [asyncio.create_task(self._first_word(link)) for link in self.links.values()]
-        await asyncio.wait(waits, timeout=CONNECT_S)
         for link in self.links.values():
-            if not link.connected.is_set():
-                self._lose(
-                    link, NEVER, f"its agent did not connect within {CONNECT_S:g} s: {self._tail(link.node)}"
-                )
-        for wait in waits:
-            wait.cancel()
+            await self._begin(link, port)
+        waits = [asyncio.create_task(self._first_word(link, port)) for link in self.links.values()]
+        await asyncio.wait(waits)  # each is bounded in time
+
+    async def _begin(self, link: Link, port: int) -> None:
+        s, node = self._supervisor, link.node
+        link.process = await s.launcher.agent(
+            node,
+            {
+                "HARNESS_NODE": node,
+                "HARNESS_TOKEN_FILE": str(s.run.token(s.job.key)),
+                "HARNESS_SUPERVISOR_PORT": str(port),
+                "HARNESS_SUPERVISOR_NODE": s.host,
+                "HARNESS_LEASE_S": str(self.lease_s),
+                "HARNESS_NODE_LOCAL": s.site["paths"]["node_local"],
+                "HARNESS_JOB": f"{os.getuid()}-{s.run.path.name[-24:].replace(' ', '_')}-{s.job.key}",
+            },
+            self.log(node),
+        )
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _first_word(self, link: Link) -> None:
-        assert link.process is not None  # started just before
-        connected = asyncio.create_task(link.connected.wait())
-        ended = asyncio.create_task(link.process.wait())
-        await asyncio.wait({connected, ended}, return_when=asyncio.FIRST_COMPLETED)
-        connected.cancel()
-        ended.cancel()
-        if not link.connected.is_set():
-            self._lose(
-                link, NEVER, f"its agent ended with code {link.process.returncode}: {self._tail(link.node)}"
+    async def _first_word(self, link: Link, port: int) -> None:
+        """Until the agent has connected, or cannot; started anew where the controller was away when it should begin."""
+        away_until = time.monotonic() + AWAY_S
+        while True:
+            assert link.process is not None  # started just before
+            connected = asyncio.create_task(link.connected.wait())
+            ended = asyncio.create_task(link.process.wait())
+            stop = asyncio.create_task(self._supervisor.signal.wait())
+            await asyncio.wait(
+                {connected, ended, stop}, timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED
             )
+            for task in (connected, ended, stop):
+                task.cancel()
+            code, said = link.process.returncode, self._tail(link.node)
+            if link.connected.is_set():
+                return
+            if self._supervisor.signal.is_set():
+                return self._lose(link, NEVER, f"the job was ended before its agent connected: {said}")
+            if code is None:
+                return self._lose(link, NEVER, f"its agent did not connect within {CONNECT_S:g} s: {said}")
+            if not controller_is_away(said) or time.monotonic() > away_until:
+                return self._lose(link, NEVER, f"its agent ended with code {code}: {said}")
+            self._supervisor.event(ev.CONTROLLER_AWAY, node=link.node, said=said)
+            await asyncio.sleep(RETRY_S)
+            await self._begin(link, port)
 
     def _tail(self, node: str) -> str:
         with contextlib.suppress(OSError):

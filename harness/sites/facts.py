@@ -26,6 +26,7 @@ class Facts:
     visible: Mapping[str, int]
     associations: tuple[Limit, ...]
     qualities: Mapping[str, Limit]
+    accounts: Mapping[str, Limit]  # those above the associations, by name
     mpi: tuple[str, ...]
     mpi_library: str
     mounts: tuple[Mount, ...]

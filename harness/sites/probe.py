@@ -1,6 +1,6 @@
-"""Asks a cluster what it is, in at most eight commands, and writes a site file of the answers.
+"""Asks a cluster what it is, in at most nine commands, and writes a site file of the answers.
 
-The scheduler is asked five things at most, the accounts three; each command has a deadline, and one that
+The scheduler is asked five things at most, the accounts four; each command has a deadline, and one that
 does not answer is named in the file instead. Nothing is submitted, and no node is looked at: ``harness site
 check`` does that.
 """
@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,26 @@ def _bounded(command: Sequence[str]) -> str:
     return run_command(command, timeout_s=CALL_S)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What the accounts say of this user."""
+
+    associations: tuple[texts.Limit, ...] = ()
+    accounts: Mapping[str, texts.Limit] = field(default_factory=dict)
+    qualities: Mapping[str, texts.Limit] = field(default_factory=dict)
+
+
+def told_limits(ask: Callable[..., str], config: Mapping[str, str]) -> Told:
+    """This user's associations, the accounts that they belong to, and the qualities of service."""
+    cluster, fields = config.get("ClusterName", ""), ",".join(texts.ASSOCIATION_FIELDS)
+    show = ("sacctmgr", "-nP", "show")
+    of = (f"cluster={cluster}", f"format={fields}")
+    own = texts.associations(ask(*show, "assoc", "where", f"user={_user()}", *of), cluster)
+    above = texts.associations(ask(*show, "assoc", "where", "user=", *of), cluster) if own else []
+    qualities = texts.qualities(ask(*show, "qos", f"format={','.join(texts.QOS_FIELDS)}"))
+    return Told(tuple(own), {one.name: one for one in above}, qualities)
+
+
 def gather(ask: Ask = _bounded) -> tuple[Facts, int]:
     """What can be found out from here, and how many commands that took.
 
@@ -65,21 +85,10 @@ def gather(ask: Ask = _bounded) -> tuple[Facts, int]:
         )
     nodes = texts.nodes(asker("scontrol", "-o", "show", "node"))
     seen = asker("sinfo", "--noheader", "-o", texts.SINFO_FORMAT)
-    associations: list[texts.Limit] = []
-    qualities: dict[str, texts.Limit] = {}
+    told = Told()
     answers = False
     if texts.first(config, "AccountingStorageType") not in ("", "accounting_storage/none"):
-        cluster, fields = config.get("ClusterName", ""), ",".join(texts.ASSOCIATION_FIELDS)
-        user = f"user={_user()}"
-        associations = texts.associations(
-            asker(
-                "sacctmgr", "-nP", "show", "assoc", "where", user, f"cluster={cluster}", f"format={fields}"
-            ),
-            cluster,
-        )
-        qualities = texts.qualities(
-            asker("sacctmgr", "-nP", "show", "qos", f"format={','.join(texts.QOS_FIELDS)}")
-        )
+        told = told_limits(asker, config)
         asker("sacct", "-n", "-X", "-P", "-S", "now", "-o", "JobID")
         answers = "sacct" not in asker.trouble
     mpi = texts.mpi_plugins(asker(*texts.MPI_LIST))
@@ -88,8 +97,9 @@ def gather(ask: Ask = _bounded) -> tuple[Facts, int]:
         partitions=tuple(partitions),
         nodes=tuple(nodes or texts.nodes_of_sinfo(seen)),
         visible=texts.visible_partitions(seen),
-        associations=tuple(associations),
-        qualities=qualities,
+        associations=told.associations,
+        qualities=told.qualities,
+        accounts=told.accounts,
         mpi=mpi,
         mpi_library=_mpi_library(),
         mounts=tuple(texts.mounts(Path("/proc/mounts").read_text(encoding="utf-8", errors="replace"))),

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from harness.sites import texts
+from harness.sites import limits, texts
 from harness.sites.facts import CHECK, Facts, NoPartition, Place, chosen, places_of, slug
-from harness.sites.texts import Gres, Limit, Mount, Node, SlurmPartition
+from harness.sites.texts import Bound, Gres, Limit, Mount, Node, SlurmPartition
 from harness.sites.yaml_text import Line, document
 
 _HOMES = ("HOME", "SCRATCH", "WORK", "PROJECT", "PROJECTS", "DATA", "GROUP_HOME", "PWD")
@@ -101,6 +101,8 @@ def _options(facts: Facts, place: Place) -> list[Line]:
     which = "scontrol show partition: Default=YES" if p.default else "scontrol show partition"
     if p.reservation_needed:
         which += "; it needs a reservation (ReqResv=YES)"
+    if not p.up:
+        which += f"; it is {p.state} now, so that jobs would wait or be refused; {CHECK}"
     return [
         Line("partition", p.name, which),
         _account(facts, p),
@@ -153,13 +155,11 @@ def _limits(facts: Facts, place: Place, *, whole: bool) -> Line:
         nodes.append((p.max_nodes, f"scontrol show partition: MaxNodes={p.max_nodes}"))
     if p.max_time_min is not None:
         times.append((p.max_time_min, f"scontrol show partition: MaxTime is {p.max_time_min} minutes"))
-    for limit, source in applying:
-        if limit.max_nodes is not None:
-            nodes.append((limit.max_nodes, f"{source}: node={limit.max_nodes}"))
-        if limit.max_wall_min is not None:
-            times.append((limit.max_wall_min, f"{source}: MaxWall is {limit.max_wall_min} minutes"))
-        if limit.max_submit is not None:
-            submit.append((limit.max_submit, f"{source}: at most {limit.max_submit} jobs submitted"))
+    lists = {limits.NODES: nodes, limits.TIME: times, limits.JOBS: submit}
+    whole_nodes = not p.oversubscribe.startswith("FORCE")
+    node = {line.key: line.value for line in _node(facts, place).value}
+    for one in limits.ceilings(applying, cpus=node["cpus"] if whole_nodes else None, gpus=node["gpus"]):
+        lists[one.key].append((one.most, one.said))
     time, from_ = min(times, default=(1440, f"no limit found, a day taken; {CHECK}"))
     if not 3 <= time <= 43_200:
         from_ += f", beyond what a site file can say; {CHECK}"
@@ -183,6 +183,9 @@ def _limits(facts: Facts, place: Place, *, whole: bool) -> Line:
             f"{_why(facts, 'sacctmgr')}; {CHECK}" if not facts.associations else _unenforced(facts) or none
         )
         most, from_ = min(submit, default=(None, unknown))
+        running = min(((b.most, b.said) for b, _ in applying if b.what == "running"), default=None)
+        if running is not None:
+            from_ += f"; at most {running[0]} run at a time ({running[1]})"
         lines.append(Line("max_jobs_in_queue", None if most is None else max(most, 1), from_))
     return Line("limits", tuple(lines))
 
@@ -191,25 +194,19 @@ def _at_least_one(found: tuple[int, str]) -> tuple[int, str]:
     return (found[0], found[1]) if found[0] >= 1 else (1, f"{found[1]}; {CHECK}")
 
 
-def _enforced(facts: Facts) -> bool:
-    words = texts.first(facts.config, "AccountingStorageEnforce").lower()
-    return any(word in words for word in ("limits", "safe", "all"))
-
-
 def _unenforced(facts: Facts) -> str:
-    return "" if _enforced(facts) else "AccountingStorageEnforce has no limits in it, so none are enforced"
+    enforced = limits.enforced(facts.config)
+    return "" if enforced else "AccountingStorageEnforce has no limits in it, so none are enforced"
 
 
-def _applying(facts: Facts, partition: SlurmPartition) -> list[tuple[Limit, str]]:
+def _applying(facts: Facts, partition: SlurmPartition) -> list[tuple[Bound, str]]:
     """Limits that Slurm enforces on this user's jobs there."""
-    if not _enforced(facts):
+    if not limits.enforced(facts.config):
         return []
     own = _associations(facts, partition)
-    qualities = {a.default_qos for a in own if a.default_qos} | {partition.qos} - {""}
-    return [
-        *((a, f"sacctmgr show assoc, account {a.name}") for a in own),
-        *((facts.qualities[q], f"sacctmgr show qos {q}") for q in sorted(qualities) if q in facts.qualities),
-    ]
+    names = {a.default_qos or "normal" for a in own} | {partition.qos} - {""}
+    qualities = [facts.qualities[name] for name in sorted(names) if name in facts.qualities]
+    return limits.bounds(own, facts.accounts, qualities)
 
 
 def _node(facts: Facts, place: Place) -> Line:

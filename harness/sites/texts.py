@@ -71,6 +71,7 @@ class SlurmPartition:
     name: str
     default: bool
     up: bool
+    state: str
     total_nodes: int | None
     max_nodes: int | None
     max_time_min: int | None
@@ -84,16 +85,25 @@ class SlurmPartition:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """One limit of an association or of a quality of service."""
+
+    what: str  # nodes, cpus, gpus, time_min, jobs (in the queue), running (jobs)
+    most: int
+    field: str  # as Slurm calls it
+    said: str  # as Slurm would write it
+    shared: bool = False  # of all jobs together, so that other jobs count
+
+
+@dataclass(frozen=True)
 class Limit:
-    """Limits of an association or of a quality of service; None is without limit."""
+    """Limits of an association or of a quality of service."""
 
     name: str  # account, or quality of service
     partition: str
     default_qos: str
-    max_jobs: int | None
-    max_submit: int | None
-    max_wall_min: int | None
-    max_nodes: int | None
+    bounds: tuple[Bound, ...] = ()
+    parent: str = ""  # account above
 
 
 @dataclass(frozen=True)
@@ -197,6 +207,7 @@ def partitions(text: str) -> list[SlurmPartition]:
             name=r["PartitionName"],
             default=r.get("Default") == "YES",
             up=r.get("State", "UP") == "UP",
+            state=r.get("State", "UP"),
             total_nodes=number(r.get("TotalNodes", "")),
             max_nodes=number(r.get("MaxNodes", "")),
             max_time_min=minutes(r.get("MaxTime", "")),
@@ -251,9 +262,13 @@ def nodes_of_sinfo(text: str) -> list[Node]:
 
 
 ASSOCIATION_FIELDS = (
-    "Cluster", "Account", "Partition", "DefaultQOS", "MaxJobs", "MaxSubmitJobs", "MaxWall", "MaxTRES",
+    "Cluster", "Account", "ParentName", "Partition", "DefaultQOS",
+    "MaxJobs", "MaxSubmit", "MaxWall", "MaxTRES", "GrpTRES", "GrpJobs", "GrpSubmit",
 )  # fmt: skip
-QOS_FIELDS = ("Name", "MaxJobsPU", "MaxSubmitPU", "MaxWall", "MaxTRES", "MaxTRESPU")
+QOS_FIELDS = (
+    "Name", "MaxJobsPU", "MaxSubmitPU", "MaxWall", "MaxTRES", "MaxTRESPU", "GrpTRES", "GrpJobs", "GrpSubmit",
+)  # fmt: skip
+_TRES = {"node": "nodes", "cpu": "cpus", "gres/gpu": "gpus"}
 
 
 def associations(text: str, cluster: str) -> list[Limit]:
@@ -262,10 +277,9 @@ def associations(text: str, cluster: str) -> list[Limit]:
     for line in text.splitlines():
         parts = line.split("|")
         if len(parts) == len(ASSOCIATION_FIELDS) and parts[0].lower() in ("", cluster.lower()):
-            _, account, partition, qos, jobs, submit, wall, tres = parts
-            found.append(
-                Limit(account, partition, qos, number(jobs), number(submit), minutes(wall), _nodes_of(tres))
-            )
+            _, account, parent, partition, qos = parts[:5]
+            said = dict(zip(ASSOCIATION_FIELDS[5:], parts[5:], strict=True))
+            found.append(Limit(account, partition, qos, _bounds(said), parent))
     return found
 
 
@@ -275,12 +289,27 @@ def qualities(text: str) -> dict[str, Limit]:
     for line in text.splitlines():
         parts = line.split("|")
         if len(parts) == len(QOS_FIELDS):
-            name, jobs, submit, wall, tres, per_user = parts
-            most = [n for n in (_nodes_of(tres), _nodes_of(per_user)) if n is not None]
-            found[name] = Limit(
-                name, "", "", number(jobs), number(submit), minutes(wall), min(most, default=None)
-            )
+            said = dict(zip(QOS_FIELDS[1:], parts[1:], strict=True))
+            found[parts[0]] = Limit(parts[0], "", "", _bounds(said))
     return found
+
+
+def _bounds(fields: Mapping[str, str]) -> tuple[Bound, ...]:
+    found: list[Bound] = []
+    for field, value in fields.items():
+        shared = field.startswith("Grp") or field.endswith("PU")
+        if "TRES" in field:
+            for part in value.split(","):
+                name, _, count = part.strip().partition("=")
+                if name in _TRES and (most := number(count)) is not None:
+                    found.append(Bound(_TRES[name], most, field, f"{field}={name}={most}", shared))
+        elif field == "MaxWall":
+            if (most := minutes(value)) is not None:
+                found.append(Bound("time_min", most, field, f"MaxWall is {most} minutes"))
+        elif (most := number(value)) is not None:
+            what = "jobs" if "Submit" in field else "running"
+            found.append(Bound(what, most, field, f"{field}={most}", shared))
+    return tuple(found)
 
 
 MPI_LIST = ("sh", "-c", "exec srun --mpi=list 2>&1")  # before 22.05 it came on standard error
@@ -319,15 +348,6 @@ def mount_of(path: str, known: list[Mount]) -> Mount | None:
 
 def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), text)
-
-
-def _nodes_of(tres: str) -> int | None:
-    """Nodes in ``cpu=64,node=4``."""
-    for part in tres.split(","):
-        name, _, count = part.partition("=")
-        if name.strip() == "node":
-            return number(count)
-    return None
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -38,6 +38,20 @@ _LATER = re.compile(
 )
 
 
+# What a new step of a running job is told by a controller that starts again and has not yet heard of the job.
+_FORGETFUL = re.compile(
+    r"expired or invalid job|job is pending execution|unable to confirm allocation", re.IGNORECASE
+)
+
+
+def controller_is_away(said: str) -> bool:
+    """Whether a client's last words mean that the controller did not answer, or does not know its jobs yet.
+
+    The same may work in a minute. A job that has really ended is told so by a signal.
+    """
+    return bool(_UNCLEAR.search(said) or _FORGETFUL.search(said))
+
+
 class CommandError(Exception):
     """A command is missing, failed, or did not answer; the message says which, what it said, and what to do.
 

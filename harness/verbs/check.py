@@ -123,6 +123,9 @@ def _templates(planned: Planned) -> tuple[list[Problem], list[str]]:
         if not problems:
             run = RunDir(Path("runs/RUN").absolute())
             scripts(given, plan, run, run_id="0", templates=templates, slurm=None)
+        for path, hint in unused.unused_files(templates):
+            text = f"no template of the harness, nor one that extends it, uses this file; {hint}"
+            problems.append(Problem(str(path), 0, text, warning=True))
         files = sorted({file.name for folder in templates.folders for file in folder.glob("*.j2")})
         every = [source for name in files for source in sources(name, templates)]
         keys = unused.unused_site_keys(given.site, used, every, templates)

@@ -232,9 +232,7 @@ def cancel(options: argparse.Namespace) -> int:
         queued = _of_cases(driver, queued, set(options.case))
         for _, job in queued:
             ledger.write(driver.run, ledger.CANCELLED, job.key)
-    names = list(dict.fromkeys(job_id for job_id, _ in queued))
-    if names:
-        driver.scheduler.cancel(names)
+    names = driver.cancel(queued)
     print(f"cancelled {', '.join(names)}" if names else "no such job of this run is queued or running")
     problems = heal_left(driver.run, driver.plan, driver.site) if not options.case else []
     if unclear:

@@ -355,9 +355,9 @@ def test_a_limit_that_nobody_told_us_of_defers_and_loses_nothing(clusters: Any, 
 # ---- without accounting, and without a controller ----
 
 
-def _controller_away(cluster: Any, seconds: float) -> threading.Thread:
+def _controller_away(cluster: Any, seconds: float, *, frozen: bool = False) -> threading.Thread:
     def away() -> None:
-        with cluster.controller_stopped():
+        with cluster.controller_frozen() if frozen else cluster.controller_stopped():
             time.sleep(seconds)
 
     thread = threading.Thread(target=away)
@@ -383,6 +383,25 @@ def test_the_controller_is_away_for_a_minute_while_cases_run(
     assert (
         "Unable to contact slurm controller" in output or accounting
     )  # with accounts, only sbatch would notice
+
+
+def test_the_controller_goes_away_just_when_cases_begin(clusters: Any) -> None:
+    # Frozen, as by a stalled disk. One that is killed in the midst of starting jobs forgets some, and cancels them
+    # itself when it is back; and its nodes are busy for minutes: hence a cluster of its own.
+    cluster = clusters("--nodes", "4", "--conf", "MinJobAge=301")
+    campaign = TRIVIAL % (2, "1") + "  - {name: halo, workload: mpi.halo, nodes: 1, steps: 20}\n"
+    folder, driver = _start(cluster, "begins", campaign, cluster.site())
+    _wait("a supervisor begins", lambda: any(folder.glob("work/*/claim.json")))
+    away = _controller_away(cluster, 25, frozen=True)
+    try:
+        output, _ = driver.communicate(timeout=250)
+    finally:
+        away.join()
+    assert driver.returncode == 0, output
+    _started_once(folder)
+    events = [json.loads(line) for path in folder.glob("work/*/events.jsonl") for line in path.open()]
+    assert "controller.away" in {e["kind"] for e in events}  # it did matter
+    assert _ledger(folder, "suspect") == []
 
 
 def test_without_accounting_a_campaign_passes_and_a_lost_node_is_found(

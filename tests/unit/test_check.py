@@ -296,6 +296,44 @@ def test_a_template_that_cannot_be_filled_in_is_refused(
     assert f"{own}/torch.sh.j2:2: " in err[0]
 
 
+def test_a_file_of_an_own_folder_that_nothing_uses_is_told(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = files / "own"
+    own.mkdir()
+    (own / "bases.sh.j2").write_text("")
+    (own / "mpi.sh.j2").write_text('{% extends "harness/mpi.sh.j2" %}{% include "site/part.j2" %}')
+    (own / "part.j2").write_text("")
+    (own / "README.md").write_text("")
+    code, _, err = harness(capsys, "check", "-s", "templates=own")
+    assert (code, err) == (2, [err[0]])  # part.j2 is not the site's
+    (own / "mpi.sh.j2").write_text('{% extends "harness/mpi.sh.j2" %}{% include "part.j2" %}')
+    assert harness(capsys, "check", "-s", "templates=own")[::2] == (
+        0,
+        [
+            f"warning: {own}/bases.sh.j2: no template of the harness, nor one that extends it, uses this file; "
+            'did you mean "base.sh.j2"?'
+        ],
+    )
+
+
+@pytest.mark.parametrize("verb", ["check", "render"])
+def test_a_block_or_a_line_of_shell_that_would_go_wrong_is_refused(
+    files: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    Path("s.yaml").write_text(SITE + "prologue: ['ulimit -l 9', 'if true; then']\n")
+    code, _, err = harness(capsys, verb)
+    assert code == 2
+    assert "0000.sh, line " in err[-1]
+    assert err[-1].endswith("prologue[1] of the site file is 'if true; then'; correct it")
+    Path("s.yaml").write_text(SITE)
+    own = files / "own"
+    own.mkdir()
+    (own / "torch.sh.j2").write_text('{% extends "harness/torch.sh.j2" %}{% block thread %}2{% endblock %}')
+    code, _, err = harness(capsys, verb, "-s", "templates=own")
+    assert (code, err[-1].rsplit("; ", 1)[-1]) == (2, 'did you mean "threads"?')
+
+
 # ---- what a run folder keeps ----
 
 

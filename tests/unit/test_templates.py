@@ -23,7 +23,7 @@ from harness.resources import configs_dir, templates_dir
 from harness.rundir import RunDir
 from harness.script import Option, options
 from harness.slurm.versions import Version, features
-from harness.templates import Templates, sources
+from harness.templates import Templates, refuse_lost_blocks, sources
 
 RUN = "/shared/run"
 
@@ -132,6 +132,28 @@ def test_the_texts_that_a_script_is_made_of_are_told_with_their_digests(own: Any
 
 
 # ---- what is wrong with them is told with file and line ----
+
+
+def test_a_block_that_overrides_nothing_is_refused(own: Any, tmp_path: Path) -> None:
+    templates = own(site={"torch": adds("harness/torch.sh.j2", "export X=1", "environmentt")})
+    with pytest.raises(RenderError) as refused:
+        refuse_lost_blocks("torch.sh.j2", templates)
+    assert str(refused.value) == (
+        f"{tmp_path}/site/torch.sh.j2:1: block environmentt is in none of the templates that this one extends, so it "
+        "would be left out, allowed: directives, environment, launch, modules, possible, prologue, threads; "
+        'did you mean "environment"?'
+    )
+
+
+def test_a_block_is_looked_for_in_own_templates_in_between_too(own: Any) -> None:
+    site_only = '{% extends "harness/torch.sh.j2" %}{% block prologue %}{% block fabric %}{% endblock %}{% endblock %}'
+    campaign = adds("site/torch.sh.j2", "export X=1", "fabric")
+    refuse_lost_blocks("torch.sh.j2", own(site={"torch": site_only}, campaign={"torch": campaign}))
+    lost = own(
+        site={"torch": site_only}, campaign={"torch": campaign.replace("block fabric", "block fabrik")}
+    )
+    with pytest.raises(RenderError, match=r'campaign/torch\.sh\.j2:1: block fabrik .*did you mean "fabric"'):
+        refuse_lost_blocks("torch.sh.j2", lost)
 
 
 @pytest.mark.parametrize(
