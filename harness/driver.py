@@ -47,6 +47,22 @@ GIVE_UP_S = 1800.0  # of a scheduler that does not answer: then whoever started 
 SETTLED_S = (
     60.0  # after sbatch's answer: from then on a job that neither accounts nor controller know is gone
 )
+REASON_AFTER_S = 120.0  # in the queue: then Slurm is asked why, since a job may wait for what will never come
+REASON_EVERY_S = 300.0
+# Reasons that pass by themselves: squeue(1), "JOB REASON CODES". Others are told to people.
+PASSING = frozenset(
+    {
+        "",
+        "None",
+        "Priority",
+        "Resources",
+        "BeginTime",
+        "Cleaning",
+        "Prolog",
+        "Dependency",
+        "JobArrayTaskLimit",
+    }
+)
 LOOK_S = 0.4  # between two looks into the run folder, or
 LOOK_SHARE = 30.0  # so many times what the last look took, if that is longer
 
@@ -116,6 +132,7 @@ class Driver:
         self._rows: dict[str, JobRow] = {}  # Slurm's last word, kept between two questions
         self._nodes: dict[str, dict[str, str]] = {}  # partition -> node -> state, asked once a step
         self.trouble = ""  # what the scheduler last answered instead of an answer
+        self.stuck = ""  # why jobs wait, where that does not pass by itself
         self.held_back = ""  # why nothing is asked or submitted, though the scheduler is well
 
     @property
@@ -123,7 +140,7 @@ class Driver:
         """What people should know of the scheduler; "" when all is well."""
         if self.trouble:
             return f"the scheduler does not answer, trying again: {self.trouble}"
-        return f"held back for now: {self.held_back}" if self.held_back else ""
+        return f"held back for now: {self.held_back}" if self.held_back else self.stuck
 
     # --- cancelling -----------------------------------------------------------------------------------
 
@@ -176,7 +193,7 @@ class Driver:
         except OSError:
             os.close(descriptor)
             raise RunIsDriven(
-                f"{self.run.path}: another `harness run` drives it; watch it with `harness status {self.run.path}`"
+                f"{self.run.path}: another `harness run` (or resume, or advance) drives it; watch it with `harness status {self.run.path}`"
             ) from None
         try:
             yield
@@ -214,6 +231,36 @@ class Driver:
             except CommandError as error:
                 self.trouble = str(error)
         return Seen(rows, ends, time.time_ns())
+
+    def _why_they_wait(self, known: Ledger, seen: Seen) -> None:
+        """Once in a while, why jobs that were queued long ago do not start; where that does not pass, it is told."""
+        now = time.time()
+        current = known.current(self.plan)
+        waiting = {
+            row.job_id: row.job_id
+            for key, row in seen.rows.items()
+            if row.state == "PENDING"
+            and now - known.submitted_ns.get(current[key][0].name, 0) / 1e9 > REASON_AFTER_S
+        }
+        if not waiting:
+            self.stuck = ""
+            return
+        with contextlib.suppress(RunFolderError, ValueError, TypeError):
+            if now - float(self.run.read_json(self.run.calls, "reasons_s")["reasons_s"]) < REASON_EVERY_S:
+                return
+        if self._room() < 2 or self.scheduler.free:
+            return
+        try:
+            reasons = self.scheduler.reasons(waiting)
+        except CommandError:
+            return  # the next question will say so
+        odd = {job_id: why for job_id, why in reasons.items() if why not in PASSING}
+        self.stuck = ""
+        if odd:
+            job_id, why = next(iter(odd.items()))
+            more = f", and {len(odd) - 1} more" if len(odd) > 1 else ""
+            self.stuck = f"job {job_id} waits for what may never come: Slurm says {why}{more}"
+        self._count(reasons_s=now)
 
     def _settled(self, known: Ledger, open_: Mapping[str, tuple[Submission, int]]) -> list[str]:
         before_ns = time.time_ns() - SETTLED_S * 1e9
@@ -420,17 +467,20 @@ class Driver:
             return [float(t) for t in self.run.read_json(self.run.calls, "recent_s")["recent_s"]]
         return []
 
-    def _count(self) -> None:
-        """Add the commands that were run since the last time to the run's own count."""
+    def _count(self, **facts: float) -> None:
+        """Add the commands that were run since the last time to the run's own count; and remember these facts."""
         new = CALLS - self._counted
         if not new:
             return
+        kept: dict[str, Any] = {}
+        with contextlib.suppress(RunFolderError):
+            kept = self.run.read_json(self.run.calls)
         self._counted = Counter(CALLS)
         now = time.time()
         recent = [*pace.recent(self._recent(), now), *[now] * new.total()]
         calls = dict(Counter(read_calls(self.run)) + new)
         with contextlib.suppress(OSError):  # a count is no reason to stop
-            write_json(self.run.calls, {"calls": calls, "recent_s": recent})
+            write_json(self.run.calls, {**kept, **facts, "calls": calls, "recent_s": recent})
 
     # --- the loop -------------------------------------------------------------------------------------
 
@@ -454,6 +504,8 @@ class Driver:
         if not (ask or self.scheduler.free):  # these ask as well
             actions = [a for a in actions if not isinstance(a, LookUp | Submit)]
         self.apply(actions, known)
+        if ask and not self.trouble:
+            self._why_they_wait(known, seen)
         self._count()
         return seen
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 MINUTE_S = 60.0
 SLOWEST = 4.0  # times poll_s, when nothing changes
-AWAY_S = 60.0  # longest wait for a scheduler that does not answer, unless poll_s is longer
+AWAY = 10.0  # times poll_s, while the scheduler does not answer,
+AWAY_S = 60.0  # but no longer than this, unless poll_s itself is
 
 
 def recent(calls: Iterable[float], now_s: float) -> list[float]:
@@ -27,7 +28,7 @@ def room(calls: Iterable[float], now_s: float, calls_per_minute: int) -> int:
 def next_wait_s(poll_s: float, last_s: float, *, changed: bool, away: bool) -> float:
     """Seconds until the next question: the shortest after a change, longer and longer when all is quiet or silent."""
     if away:
-        return min(last_s * 2, max(poll_s, AWAY_S))
+        return min(last_s * 2, max(poll_s, min(AWAY_S, AWAY * poll_s)))
     return poll_s if changed else min(max(last_s, poll_s) * 1.5, poll_s * SLOWEST)
 
 

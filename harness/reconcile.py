@@ -193,6 +193,8 @@ def _facts(row: JobRow, end: Mapping[str, Any] | None) -> dict[str, Any]:
         reason = "Slurm knows no such job any more, and its supervisor left no last word"
     else:
         reason = f"Slurm says {with_name(row.state)} (exit code {row.exit_code or 'unknown'})"
+        if row.exit_code == "0:53":  # what slurmd says when it cannot open a job's standard output
+            reason += ": its node could not write the log; is the run folder on storage that all nodes see?"
         if why := failures.of_exit_code(row.exit_code):
             reason += f": {why}"
     return {

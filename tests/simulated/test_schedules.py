@@ -33,7 +33,7 @@ from harness.slurm.scheduler import SlurmScheduler
 
 SCHEDULES = int(os.environ.get("HARNESS_SCHEDULES", "10000"))  # `make check` asks for fewer
 CHUNKS = 20  # tests that share them
-MAX_STEPS = 400  # of one schedule: more means that the driver does not come to an end
+MAX_STEPS = 5000  # of one schedule: more means that the driver does not come to an end (idle ones are fast)
 
 SITE = {
     "name": "model", "kind": "production", "launcher": "slurm", "node": {}, "mpi": {}, "network": {}, "paths": {},

@@ -1,10 +1,17 @@
 """What the driver decides, as a pure function of plan, ledger and what is seen."""
 
 import dataclasses
+import json
+from pathlib import Path
+from typing import Any
 
+from harness import ledger
+from harness.driver import Driver
 from harness.ledger import Ledger
 from harness.model.case import Case, Job, Plan, Policy, Submission
 from harness.reconcile import Again, End, Judge, LookUp, Over, Seen, Submit, complete, reconcile
+from harness.rundir import IDENTITY_KEYS, SITE_KEYS, RunDir, write_json
+from harness.slurm.commands import CALLS
 from harness.slurm.query import JobRow
 
 
@@ -221,3 +228,46 @@ def test_after_not_now_nothing_is_submitted_for_a_while() -> None:
     known = Ledger(deferred={"0000": 10 * 10**9})
     assert reconcile(PLAN, known, Seen({}, {}, 69 * 10**9)) == []
     assert reconcile(PLAN, known, Seen({}, {}, 71 * 10**9)) == [Submit(SINGLE), Submit(ARRAY)]
+
+
+# ---- jobs that wait ----
+
+
+class _Held:
+    """A scheduler whose one job is held."""
+
+    one_at_a_time = False
+    free = False
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def rows(self, jobs: Any, finished: Any, settled: Any = ()) -> dict[str, JobRow]:
+        return {key: _row(job_id, "PENDING") for key, job_id in jobs.items()}
+
+    def reasons(self, jobs: Any) -> dict[str, str]:
+        self.asked += 1
+        CALLS["squeue"] += 1
+        return dict.fromkeys(jobs, "JobHeldAdmin")
+
+
+def test_a_job_that_waits_for_what_may_never_come_is_told_and_asked_of_once_in_a_while(
+    tmp_path: Path,
+) -> None:
+    run = RunDir(tmp_path)
+    site: dict[str, Any] = {key: {} for key in SITE_KEYS} | {"scheduler": {"poll_s": 1}, "launcher": "slurm"}
+    write_json(run.site, site)
+    write_json(run.plan, Plan((_case("a"),), (SINGLE,)).to_json())
+    write_json(run.identity, dict.fromkeys(IDENTITY_KEYS, "") | {"run_id": "ab"})
+    ledger.write(run, ledger.SUBMITTING, "0000")
+    ledger.write(run, ledger.SUBMITTED, "0000", job_id="5")
+    held: Any = _Held()
+    driver = Driver(run, held)
+    driver.step(ask=True)
+    assert (driver.words, held.asked) == ("", 0)  # it has only just been queued
+    long_ago = json.loads(run.ledger.read_text().splitlines()[1]) | {"wall_ns": 0}
+    run.ledger.write_text(run.ledger.read_text().splitlines()[0] + "\n" + json.dumps(long_ago) + "\n")
+    for _ in range(3):
+        driver.step(ask=True)
+    assert driver.words == "job 5 waits for what may never come: Slurm says JobHeldAdmin"
+    assert held.asked == 1
