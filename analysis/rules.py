@@ -73,7 +73,7 @@ def _completed(view: View) -> Finding:
 def ended(view: View) -> list[Finding]:
     """How the last attempt ended, against what was declared."""
     if not view.attempts:
-        reason = view.case["reason"]
+        reason = view.case["reason"].removeprefix("not run: ")
         return [Finding(Verdict.UNKNOWN, "it was not run" + (f": {reason}" if reason else ""))]
     if view.completed:
         return [_completed(view)]

@@ -23,10 +23,10 @@ from harness.document import ConfigError as ConfigError
 from harness.document import Document, Spot
 from harness.document import Problem as Problem
 from harness.document import find as find
-from harness.explain import explain, quoted, shape
+from harness.explain import explain, follows, quoted, shape, without
 from harness.model import order
 from harness.model.campaign import Campaign, Group, duplicate_names
-from harness.model.fields import NOTHING, Finding, Frozen, place
+from harness.model.fields import NOTHING, Finding, Frozen, Loc, place
 from harness.model.site import Site
 from harness.rules import (
     group_findings,
@@ -39,6 +39,7 @@ from harness.rules import (
 from harness.source import dump
 from harness.workloads import REGISTRY
 
+PASSES = 4  # looks at a file in which something is wrong, each without what the ones before found
 M = TypeVar("M", bound=Frozen)
 
 
@@ -50,6 +51,7 @@ class Draft:
     campaign: Campaign | None  # None: ``problems`` say why
     groups: tuple[tuple[int, Group], ...]  # those that are valid, each with its number
     problems: tuple[Problem, ...]
+    left_out: frozenset[Loc] = frozenset()  # keys that were wrong, and without which ``groups`` are valid
 
     @functools.cached_property
     def text(self) -> str:
@@ -102,7 +104,7 @@ def load_site(name_or_path: str | Path, search: Sequence[Path] = ()) -> tuple[Si
     """
     found = find(name_or_path, search, "site")
     text = files.read_text(found)
-    return parse_site(text, str(found)), text
+    return _site(_with_templates_found(files.from_text(text, str(found)), found.parent)), text
 
 
 def parse_campaign(text: str, path: str = "campaign") -> Campaign:
@@ -112,10 +114,14 @@ def parse_campaign(text: str, path: str = "campaign") -> Campaign:
 
 def parse_site(text: str, path: str = "site") -> Site:
     """A site from its text; ``path`` is for the messages. Raises ConfigError."""
-    document = files.from_text(text, path)
+    return _site(files.from_text(text, path))
+
+
+def _site(document: Document) -> Site:
     site, found = _validated(Site, document, "site", lambda data, value: ())
     if site is None or found:
-        raise ConfigError(_problems(document, found))
+        _, more, _ = _looked_at_again(Site, document, found, lambda data, value: ())
+        raise ConfigError(_problems(document, [*found, *more]))
     return site
 
 
@@ -157,8 +163,9 @@ def check(campaign: Campaign, site: Site, *, path: str = "campaign", text: str =
 
 def fit(draft: Draft, site: Site) -> list[Problem]:
     """Everything wrong with a campaign, and all that keeps its valid groups from running on a site."""
-    found = [draft.problem(f) for f in _site_findings(draft.campaign, draft.groups, site)]
-    return _sorted(draft.document, [*draft.problems, *found])
+    found = _site_findings(draft.campaign, draft.groups, site)
+    new = [draft.problem(f) for f in found if not follows(f, draft.left_out)]
+    return _sorted(draft.document, [*draft.problems, *new])
 
 
 def campaign_json_schema() -> dict[str, Any]:
@@ -187,9 +194,10 @@ def _schema(model: type[Frozen], title: str) -> dict[str, Any]:
 def _draft(document: Document) -> Draft:
     document = _with_templates_found(document)
     campaign, found = _validated(Campaign, document, "campaign", _campaign_findings)
-    problems = tuple(_problems(document, found))
-    if campaign is None or problems:
-        return Draft(document, None, tuple(_valid_groups(document.data)), problems)
+    if campaign is None or found:
+        rest, more, gone = _looked_at_again(Campaign, document, found, _campaign_findings)
+        groups = tuple((i, g) for i, g in _valid_groups(rest) if ("groups", i, "partition") not in gone)
+        return Draft(document, None, groups, tuple(_problems(document, [*found, *more])), frozenset(gone))
     draft = Draft(document, campaign, tuple(enumerate(campaign.groups)), ())
     try:
         draft.text  # noqa: B018 - whether there is one
@@ -204,13 +212,18 @@ def _valid(draft: Draft) -> Campaign:
     return draft.campaign
 
 
-def _with_templates_found(document: Document) -> Document:
-    """A folder of templates is meant from the file that names it; from an override, from the current folder."""
+def _with_templates_found(document: Document, near: Path | None = None) -> Document:
+    """A folder of templates is meant from the file that names it; from an override, from the current folder.
+
+    Args:
+        near: the folder of the file, where the document does not know it.
+    """
     given = document.data.get("templates") if isinstance(document.data, dict) else None
     spot = document.spot(("templates",))
-    if not isinstance(given, str) or not given or not document.files:
+    if not isinstance(given, str) or not given or (near is None and not document.files):
         return document
-    near = Path(spot.path).parent if spot.line else Path()
+    if near is None:
+        near = Path(spot.path).parent if spot.line else Path()
     data = {**document.data, "templates": str((near / given).absolute())}
     return Document(data, document.spots, document.findings, document.files, document.overrides)
 
@@ -286,6 +299,34 @@ def _validated(
     told = {f.loc for _, f in found}  # of what the model refused, the other rules have nothing to add
     found += [(document.spot(f.loc), f) for f in more(data, value) if f.loc not in told]
     return value, found
+
+
+def _looked_at_again(
+    model: type[M],
+    document: Document,
+    found: Iterable[tuple[Spot, Finding]],
+    more: Callable[[Mapping[str, Any], M | None], Iterable[Finding]],
+) -> tuple[Any, list[tuple[Spot, Finding]], set[Loc]]:
+    """What a wrong key hid: the values without those that are wrong, what is found then, and what was left out."""
+    rest, gone, new = document.data, set[Loc](), list[Finding]()
+    told = {f.loc for _, f in found}
+    parents = set[Loc]()  # of keys that had to be there
+    for _ in range(PASSES if isinstance(rest, dict) else 0):
+        rest, now = without(rest, sorted(told | parents, key=len))
+        if not now:
+            break
+        gone |= now
+        value, errors = None, list[Finding]()
+        try:
+            value = model.model_validate(rest)
+        except ValidationError as error:
+            errors = [f for e in error.errors() for f in explain(e, model)]
+        parents |= {f.loc[:-1] for f in errors if f.loc in gone}
+        for f in (*errors, *more(rest, value)):
+            if f.loc not in told and not follows(f, gone):
+                told.add(f.loc)
+                new.append(f)
+    return rest, [(document.spot(f.loc), f) for f in new], gone
 
 
 def _campaign_findings(data: Mapping[str, Any], campaign: Campaign | None) -> Iterator[Finding]:

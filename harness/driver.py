@@ -193,7 +193,8 @@ class Driver:
         except OSError:
             os.close(descriptor)
             raise RunIsDriven(
-                f"{self.run.path}: another `harness run` (or resume, or advance) drives it; watch it with `harness status {self.run.path}`"
+                f"{self.run.path}: another `harness run` (or resume, or advance) drives it; "
+                f"watch it with `harness status {self.run.path}`"
             ) from None
         try:
             yield

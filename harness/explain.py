@@ -6,8 +6,10 @@ It knows the models only by their fields, so a new key needs nothing here.
 from __future__ import annotations
 
 import json
+import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic_core import ErrorDetails
@@ -45,9 +47,16 @@ _TYPES = {
 }
 
 
+_HETEROGENEOUS = re.compile(r"(het|pack)([-_]?(job|group|comp|erogen).*)?$", re.IGNORECASE)
+_ONE_SHAPE = (
+    "one job has one shape here, heterogeneous jobs are not supported: "
+    "use two groups, or `partitions` of the site file"
+)
+
+
 def explain(error: ErrorDetails, model: type[Frozen]) -> Iterator[Finding]:
     """One of pydantic's errors in our words."""
-    loc: Loc = tuple(error["loc"])
+    loc: Loc = tuple(part for part in error["loc"] if part != "[key]")  # pydantic's word for a key itself
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     inner = context.get("error")
     if isinstance(inner, Findings):
@@ -55,6 +64,10 @@ def explain(error: ErrorDetails, model: type[Frozen]) -> Iterator[Finding]:
             yield Finding((*loc, *f.loc), f.text, f.value, f.warning)
     elif kind == "missing":
         yield Finding(loc, f"is missing{_meaning(model, loc)}; add it")
+    elif kind == "extra_forbidden" and _HETEROGENEOUS.match(str(loc[-1])):
+        yield Finding(loc, f"is an unknown key: {_ONE_SHAPE}; remove it", value)
+    elif kind == "string_type" and loc[-1] == "partition" and isinstance(value, tuple):
+        yield Finding(loc, f"is a list, and {_ONE_SHAPE}; name one", value)
     elif kind == "extra_forbidden":
         names = _keys(_at(model, loc[:-1]))
         yield Finding(
@@ -71,6 +84,8 @@ def explain(error: ErrorDetails, model: type[Frozen]) -> Iterator[Finding]:
         yield Finding(loc, f"{_was(value)}{_TYPES[kind]}", value)
     elif "ge" in context:
         yield Finding(loc, f"is too small, allowed: {context['ge']} and above; raise it", value)
+    elif "gt" in context:
+        yield Finding(loc, f"is too small, allowed: above {context['gt']}; raise it", value)
     elif "le" in context:
         yield Finding(loc, f"is too large, allowed: {context['le']} and below; lower it", value)
     elif kind == "too_short" and value:
@@ -81,6 +96,55 @@ def explain(error: ErrorDetails, model: type[Frozen]) -> Iterator[Finding]:
         yield Finding(loc, f"is too long, allowed: {context['max_length']}; shorten it", value)
     else:
         yield Finding(loc, error["msg"], value)
+
+
+def without(data: dict[str, Any], locs: Iterable[Loc]) -> tuple[dict[str, Any], set[Loc]]:
+    """The values without the keys that are wrong, so that the rest can be looked at; and what was left out.
+
+    Members of lists stay where they are: a list that holds a wrong one is left out whole; a campaign's groups never.
+    """
+    gone: set[Loc] = set()
+    for loc in locs:
+        while loc and isinstance(loc[-1], int):
+            loc = loc[:-1]
+        if loc and loc != ("groups",) and not any(loc[: len(g)] == g for g in gone):
+            shorter = _dropped(data, loc)
+            if shorter is not None:
+                data = shorter
+                gone.add(loc)
+    return data, gone
+
+
+def _dropped(value: Any, loc: Loc) -> Any:
+    """A copy without what is at ``loc``; None where nothing is."""
+    head, *rest = loc
+    if isinstance(value, dict) and head in value:
+        if not rest:
+            return {key: inner for key, inner in value.items() if key != head}
+        inner = _dropped(value[head], tuple(rest))
+        return None if inner is None else {**value, head: inner}
+    if isinstance(value, tuple) and isinstance(head, int) and head < len(value) and rest:
+        inner = _dropped(value[head], tuple(rest))
+        return None if inner is None else (*value[:head], inner, *value[head + 1 :])
+    return None
+
+
+_ORDER = (
+    "name",
+    "role",
+    "after",
+    "needs",
+)  # keys that mean nothing to the other keys of a group, and common words
+
+
+def follows(f: Finding, gone: Iterable[Loc]) -> bool:
+    """Whether a finding may be there only because keys were left out: it is of what holds one, or speaks of one."""
+    words = re.findall(r"\w+", f.text)
+    for loc in gone:
+        near = (loc[0] != "groups" or loc[:2] == f.loc[:2]) and loc[-1] not in _ORDER
+        if f.loc == loc[: len(f.loc)] or (near and get_close_matches(str(loc[-1]), words, 1, 0.75)):
+            return True
+    return False
 
 
 def _was(value: object) -> str:

@@ -230,10 +230,11 @@ def scripts(
     return texts
 
 
-def templates_used(plan: Plan, templates: Templates) -> list[Source]:
-    """The templates that a plan's scripts are made of, and all that those extend."""
+def templates_used(plan: Plan, templates: Templates, partition: str | None = None) -> list[Source]:
+    """The templates that a plan's scripts are made of, perhaps those in one partition, and all that those extend."""
     found = {}
-    for name in dict.fromkeys(submission.template for submission in plan.submissions):
+    submissions = [s for s in plan.submissions if partition in (None, s.partition)]
+    for name in dict.fromkeys(submission.template for submission in submissions):
         found.update({source.name: source for source in sources(name, templates)})
     return [found[name] for name in sorted(found)]
 

@@ -19,6 +19,7 @@ JOB_MARGIN_MIN = (
     2  # starting the agents, and the warning signal, which Slurm sends up to two minutes before the end
 )
 MAX_CASES = 10_000
+MAX_PARAM = 1 << 40  # of a workload: rows, bytes, ...; more than any machine holds
 _LISTED = "harness/model/metrics.py lists them"
 
 
@@ -142,6 +143,8 @@ def _wrong_type(value: object, default: object) -> str:
                 return f"must be {_kind(example)}, like the default {example}; change it"
             if isinstance(part, int | float) and part < 0 <= float(str(example)):
                 return f"is negative, allowed: 0 and above (default {example}); change it"
+            if isinstance(part, int) and part > MAX_PARAM:
+                return f"is too large, allowed: {MAX_PARAM} and below; lower it"
     return ""
 
 

@@ -1,7 +1,8 @@
 """What templates ask for and nobody gives, and what a site or campaign gives and no script of a plan uses. Pure.
 
-A key of a site counts as used when a template of the plan mentions it, be it in a branch that is not taken. Keys
-that no template at all mentions are not meant for templates, and nothing is said of them.
+A key of a site counts as used when a template of the plan mentions it, be it in a branch that is not taken. A site
+is for many campaigns: nothing is said of keys that do not concern this one, only of those that own templates
+dropped, and of those that somebody set for a partition in which nothing of the plan mentions them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from jinja2 import meta, nodes
 from harness.model import axes as sweep
 from harness.model.campaign import Campaign, Group
 from harness.model.fields import Frozen, did_you_mean
-from harness.model.site import Site
+from harness.model.site import Partition, Site
 from harness.templates import Source, Templates, sources, tree
 
 
@@ -31,14 +32,14 @@ def unknown_names(
             yield source, min(lines, default=1), name
 
 
-def unused_site_keys(
-    site: Site, used: Sequence[Source], every: Sequence[Source], templates: Templates
+def unused_keys(
+    of: Site | Partition, used: Sequence[Source], others: Sequence[Source], templates: Templates
 ) -> list[str]:
-    """Keys that a site file sets for templates, and that none of those used mentions."""
-    mentioned, known = _mentions(used, templates), _mentions(every, templates)
+    """Keys that a site or one of its partitions sets, that ``others`` mention, and that none of those used mentions."""
+    mentioned, known = _mentions(used, templates), _mentions(others, templates)
     return [
         key
-        for key in _keys_set(site)
+        for key in _keys_set(of)
         if any(_touch(key, mention) for mention in known) and not any(_touch(key, m) for m in mentioned)
     ]
 

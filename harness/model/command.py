@@ -169,7 +169,7 @@ class CommandMetric(Frozen):
     unit: Text
     """Its unit; "1" for a plain number."""
     direction: Literal["higher", "lower", "neither"] = "neither"
-    """Which way is better."""
+    """Which way is better; of a metric that the harness has, its own unless told otherwise."""
     definition: Line = ""
     """What it is, in one sentence."""
     source: Text = Field("output", alias="from")
@@ -180,7 +180,8 @@ class CommandMetric(Frozen):
     key: Text | None = Field(None, alias="json")
     """Key of the number in lines that are JSON objects; a.b is b inside a."""
     coordinates: dict[Name, Text] = Field(default_factory=dict)
-    """Further groups or keys that say of what the number is, such as a message size, each with its unit."""
+    """Further groups or keys that say of what the number is, such as a message size, each with its unit. A key is
+    looked for beside the number, then at the top of the object."""
     ranks: Ranks | None = None
     """Whose output is read: all of a plain world, else that of the first rank, unless told otherwise."""
     required: bool = True
@@ -216,9 +217,12 @@ class CommandMetric(Frozen):
                     loc, f"but {name_} is a metric of the harness, in {known.unit}; rename it", unit
                 )
         known = METRICS.get(self.name)
-        if known is not None and (known.direction or "neither") != self.direction:
-            text = f"but {self.name} is a metric of the harness, whose direction is {known.direction or 'neither'}"
-            yield Finding(("direction",), f"{text}; rename it", self.direction)
+        theirs = (known.direction or "neither") if known is not None else self.direction
+        if self.direction != theirs and "direction" in self.model_fields_set:
+            text = f"but {self.name} is a metric of the harness, whose direction is {theirs}"
+            yield Finding(
+                ("direction",), f"{text}; write direction: {theirs}, or rename the metric", self.direction
+            )
         if self.name in self.coordinates:
             yield Finding(("coordinates", self.name), "is the metric itself; remove it")
 

@@ -135,7 +135,7 @@ class Site(Frozen):
     exclude_nodes: tuple[Text, ...] = ()
     """Nodes that no job gets; names that the cluster does not know are left out."""
     templates: Path | None = None
-    """Folder of templates that override the harness's. Templates are code."""
+    """Folder of templates that override the harness's, relative to the site file. Templates are code."""
     environment: Environment = Field(default_factory=dict)
     """Variables for every job."""
     modules: tuple[Module, ...] = ()

@@ -27,6 +27,7 @@ from harness.rundir import PROMISED_S
 from harness.runtime import memory, page, processes, world
 from harness.runtime.criteria import Criteria
 from harness.runtime.output import Lines, Log
+from harness.runtime.readings import Searching, TooSlow, bounded
 from harness.runtime.recorder import Recorder
 from harness.runtime.said import Said
 
@@ -89,7 +90,8 @@ class Program:
         """One line of the program's output."""
         if line.strip():
             self.last = [*self.last, line.strip()[:200]][-LAST_LINES:]
-        self.criteria.hear(line)
+        with Searching(self.command["progress"] or ""):  # those of figures and criteria name themselves
+            self.criteria.hear(line)
 
     def _look(self) -> None:
         """Take what the program said through ``harness.program``."""
@@ -105,7 +107,10 @@ class Program:
             ProgramFailed: it could not be started, or ended badly.
         """
         try:
-            self._go()
+            with bounded():
+                self._go()
+        except TooSlow as slow:
+            raise ProgramFailed(str(slow)) from None
         finally:  # whatever went wrong, nothing of the program is left
             if processes.has_children():
                 processes.end_descendants(os.getpid())

@@ -6,9 +6,12 @@ counted and told. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +20,7 @@ from harness.model import placeholders
 from harness.model.metrics import METRICS, NEITHER, Metric
 
 MAX_SAMPLES = 1_000_000  # of one metric on one rank
+SEARCH_S = 10.0  # for one pattern in one line
 _SHOWN = 80  # characters of what is no number
 
 Record = Callable[[str, Mapping[str, int | float]], None]
@@ -36,6 +40,58 @@ def number(text: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return value if math.isfinite(value) else None
+
+
+class TooSlow(Exception):
+    """A pattern was looked for in one line for longer than SEARCH_S; the message names it."""
+
+
+@dataclass
+class _Search:
+    """The search that is under way; patterns of people's own can take for ever (``(a+)+$``)."""
+
+    pattern: str = ""
+    since: float = 0.0
+
+
+_search = _Search()
+
+
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """Within it, a search that takes longer than SEARCH_S ends with TooSlow. For the main thread.
+
+    Python's ``re`` minds signals while it searches, so that a timer reaches it.
+    """
+
+    def look(number: int, frame: object) -> None:
+        if _search.pattern and time.monotonic() - _search.since > SEARCH_S:
+            raise TooSlow(
+                f"reading what it said with the pattern {_search.pattern!r} took longer than {SEARCH_S:g} s "
+                "for one line; write it so that a text matches in one way alone, without repeats within repeats"
+            )
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, SEARCH_S, SEARCH_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Searching:
+    """Says, while it is entered, which pattern is being looked for."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+
+    def __enter__(self) -> None:
+        self._before = _search.pattern, _search.since
+        _search.pattern, _search.since = self._pattern, time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        _search.pattern, _search.since = self._before
 
 
 @dataclass
@@ -94,10 +150,11 @@ def by_regex(text: str, name: str) -> Callable[[str], Iterator[Mapping[str, obje
     pattern = re.compile(text)
 
     def find(line: str) -> Iterator[Mapping[str, object]]:
-        for match in pattern.finditer(line):
-            groups: dict[str, object] = dict(match.groupdict())
-            groups[name] = groups.pop("value")
-            yield groups
+        with Searching(text):
+            for match in pattern.finditer(line):
+                groups: dict[str, object] = dict(match.groupdict())
+                groups[name] = groups.pop("value")
+                yield groups
 
     return find
 
@@ -105,20 +162,20 @@ def by_regex(text: str, name: str) -> Callable[[str], Iterator[Mapping[str, obje
 def by_key(
     key: str, name: str, coordinates: Sequence[str]
 ) -> Callable[[str], Iterator[Mapping[str, object]]]:
-    """Finds a key of lines that are JSON objects; coordinates are keys beside it."""
+    """Finds a key of lines that are JSON objects; coordinates are keys beside it, or else at the top."""
     *path, last = key.split(".")
 
     def find(line: str) -> Iterator[Mapping[str, object]]:
         if not line.lstrip().startswith("{"):
             return
         try:
-            place = json.loads(line)
+            place = top = json.loads(line)
         except ValueError:
             return
         for part in path:
             place = place.get(part) if isinstance(place, dict) else None
         if isinstance(place, dict) and last in place:
-            yield {**{c: place.get(c) for c in coordinates}, name: place[last]}
+            yield {**{c: place.get(c, top.get(c)) for c in coordinates}, name: place[last]}
 
     return find
 
@@ -142,8 +199,10 @@ class Pattern:
     def take(self, line: str) -> None:
         """Look at a line."""
         self.lines += 1
-        if not self.matched and self.compiled.search(line):
-            self.matched = line.strip()[:200] or "(blank)"
+        if not self.matched:
+            with Searching(self.filled):
+                if self.compiled.search(line):
+                    self.matched = line.strip()[:200] or "(blank)"
 
     def verdict(self) -> tuple[bool, str, str]:
         """Whether it held; what was expected, and what was seen."""

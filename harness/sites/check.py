@@ -28,10 +28,11 @@ from harness.rundir import sync_folder, write_atomic, write_json
 from harness.runtime import clocks
 from harness.runtime.network import addresses
 from harness.runtime.site_probe import HELLO, OUT, REPLY, REPORT, REQUEST, SEEN, late_s
-from harness.sites import texts
+from harness.sites import limits, texts
 from harness.sites.evidence import Evidence
-from harness.sites.judge import NEVER_STARTS
-from harness.slurm.commands import CommandError, CommandTimeout, run_command
+from harness.sites.judge import will_not_start
+from harness.sites.probe import told_limits
+from harness.slurm.commands import CommandError, CommandTimeout, Refusal, refusal_of, run_command
 from harness.slurm.versions import features, has, usable_version
 from harness.templates import Templates, fill
 
@@ -41,6 +42,7 @@ LEAST_POLL_S = 2.0
 LATE_S = 3.0  # how long a report may stay unseen after its job ended, on top of what the site says
 ACCOUNTS_S = 20.0  # how long sacct may be late
 END_S = 6.0
+LOST_S = 60.0  # how long a job of unknown fate is looked for
 NAME = "hh.site-check"
 IMPORTS = ("torch", "mpi4py", "numpy", "psutil", "pynvml")
 ENDED = frozenset(
@@ -89,7 +91,9 @@ def check(
     many = nodes if nodes is not None else min(2, site.limits.max_nodes)
     place = folder.absolute() / f"site-check-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     place.mkdir(mode=0o700, parents=True)
-    found = Evidence(folder=str(place), deadline_s=wait_s)
+    found = Evidence(
+        folder=str(place), deadline_s=wait_s, nodes=many, folders=_folders(site.paths.shared, folder)
+    )
     try:
         found = replace(found, **_limits_here(site))
         token = secrets.token_hex(16)
@@ -101,16 +105,16 @@ def check(
             _write(site, place, many, name, request, features(version))
             excluded, strange = _excluded(site)
             found = replace(found, strange_nodes=strange)
-            number, problem = _submit(site, place / "job.sh", name, excluded)
+            number, problem = _submit(site, place / "job.sh", name, excluded, tell)
             if problem:
                 return replace(found, **problem)
             watch = _Watch(place)
             try:
                 tell(f"job {number}, {many} node{'s' * (many > 1)}, name {name}; Ctrl-C cancels it")
-                waited_s = _follow(site, number, watch, wait_s)
+                waited_s = _follow(site, number, watch, found)
             finally:
-                if watch.job.get("JobState") not in ENDED:
-                    _cancel([number])
+                if watch.job.get("JobState") not in ENDED and (why := _cancel(number)):
+                    tell(f"the job may still be there ({why}); when the controller answers: scancel {number}")
         found = replace(
             found,
             waited_s=waited_s,
@@ -142,8 +146,49 @@ def _limits_here(site: Site) -> dict[str, Any]:
                 "max_nodes": chosen[0].max_nodes,
                 "max_time_min": chosen[0].max_time_min,
             }
+        found |= _accounts_limits(site, found["config"], chosen[0].qos if chosen else "")
     with suppress(CommandError):
         found["plugins"] = texts.mpi_plugins(_ask(*texts.MPI_LIST))
+    return found
+
+
+def _accounts_limits(site: Site, config: Mapping[str, str], partition_qos: str) -> dict[str, Any]:
+    """Limits of the account and of the quality of service that the job will have, as far as they are enforced."""
+    if texts.first(config, "AccountingStorageType") in ("", "accounting_storage/none"):
+        return {}
+    told = told_limits(_ask, config)
+    own = [a for a in told.associations if a.partition in ("", site.partition)]
+    strange = []
+    for key, value, known in (
+        ("account", site.account, {a.name for a in told.associations}),
+        ("qos", site.qos, set(told.qualities)),
+    ):
+        if value is not None and known and value not in known:
+            strange.append(f"{key}: {value}, and sacctmgr knows {', '.join(sorted(known))}")
+    if site.account is not None:
+        own = [a for a in own if a.name == site.account]
+    elif len({a.name for a in own}) > 1:
+        own = []  # which of them is the default one is not told here
+    if not limits.enforced(config):
+        return {"strange_names": tuple(strange)}
+    names = [partition_qos, site.qos or next((a.default_qos for a in own if a.default_qos), "normal")]
+    qualities = [told.qualities[name] for name in dict.fromkeys(names) if name in told.qualities]
+    applying = limits.effective(limits.bounds(own, told.accounts, qualities))
+    cpus = site.node.cpus if site.node.exclusive else None
+    return {
+        "strange_names": tuple(strange),
+        "ceilings": tuple(limits.ceilings(applying, cpus=cpus, gpus=site.node.gpus)),
+    }
+
+
+def _folders(shared: Sequence[str], folder: Path) -> dict[str, str]:
+    """What is wrong with ``paths.shared`` as seen from here, by folder."""
+    found = {one: "is no folder on this machine" for one in shared if not Path(one).is_dir()}
+    there = [Path(one).resolve() for one in shared if one not in found]
+    if there and not any(folder.resolve().is_relative_to(one) for one in there):
+        found[", ".join(one for one in shared if one not in found)] = (
+            f"does not hold {folder}, where runs will be"
+        )
     return found
 
 
@@ -222,12 +267,17 @@ def _excluded(site: Site) -> tuple[list[str], tuple[str, ...]]:
     """Those of the site's ``exclude_nodes`` that the cluster has, and the others."""
     if not site.exclude_nodes:
         return [], ()
-    known = set(_ask("sinfo", "--noheader", "-N", "-o", "%N").split())
+    try:
+        known = set(_ask("sinfo", "--noheader", "-N", "-o", "%N").split())
+    except CommandError:
+        return list(site.exclude_nodes), ()  # sbatch will say what it thinks of them
     there = [node for node in site.exclude_nodes if node in known]
     return there, tuple(node for node in site.exclude_nodes if node not in known)
 
 
-def _submit(site: Site, script: Path, name: str, excluded: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def _submit(
+    site: Site, script: Path, name: str, excluded: Sequence[str], tell: Callable[[str], None]
+) -> tuple[str, dict[str, Any]]:
     """The id of the job, or evidence of why there is none."""
     command = [
         "sbatch",
@@ -237,26 +287,51 @@ def _submit(site: Site, script: Path, name: str, excluded: Sequence[str]) -> tup
     ]
     try:
         said = run_command(command, timeout_s=site.scheduler.call_timeout_s)
-    except CommandTimeout as error:
-        _cancel(["--name", name])
-        return "", {"submit_trouble": f"{error}; a job of the name {name} was cancelled, if there was one"}
     except CommandError as error:
-        if error.code is None:
+        if error.code is None and not isinstance(error, CommandTimeout):
             raise
-        return "", {"refused": str(error)}
+        if (meant := refusal_of(error)) is not None:
+            return "", {"refused": str(error), "for_now": meant is Refusal.FOR_NOW}
+        tell(f"the controller did not answer; looking for a job of the name {name}, to cancel it")
+        return "", {"submit_trouble": f"the controller did not answer ({error}); {_cancel_lost(name)}"}
     except KeyboardInterrupt:
         time.sleep(1.0)  # sbatch goes on without us: what it queued can then be named
-        _cancel(["--name", name])
+        tell(_cancel_lost(name))
         raise
     return said.strip().splitlines()[-1].split(";")[0], {}
 
 
-def _cancel(which: Sequence[str]) -> None:
-    with suppress(CommandError):
-        run_command(["scancel", *which], timeout_s=20)
+def _cancel(number: str) -> str:
+    """Why a job could not be cancelled; "" where it was."""
+    try:
+        run_command(["scancel", number], timeout_s=20)
+    except CommandError as error:
+        return "" if "Invalid job id" in str(error) else str(error)
+    return ""
 
 
-def _follow(site: Site, number: str, watch: _Watch, wait_s: float) -> float:
+def _cancel_lost(name: str, within_s: float = LOST_S) -> str:
+    """Cancel the job of which sbatch told no number, if there is one; what became of it."""
+    end = time.monotonic() + within_s
+    found: dict[str, None] = {}
+    absent = 0
+    while time.monotonic() < end:
+        try:
+            queued = _ask("squeue", "--noheader", "--name", name, "--format", "%A").split()
+            if queued:
+                found |= dict.fromkeys(queued)
+                run_command(["scancel", *queued], timeout_s=20)
+            absent = 0 if queued else absent + 1
+        except CommandError:
+            absent = 0
+        if absent == 2:  # what a controller was told while it was stuck may be done after it answers again
+            jobs = ", ".join(found)
+            return f"job {jobs} was queued and is cancelled" if found else f"no job {name} is in the queue"
+        time.sleep(2.0)
+    return f"a job may be queued: when the controller answers, `scancel --name {name}`"
+
+
+def _follow(site: Site, number: str, watch: _Watch, told: Evidence) -> float:
     """Answer the nodes and wait for the report; returns how long that took."""
     began = time.monotonic()
     poll_s = max(LEAST_POLL_S, site.scheduler.poll_s)
@@ -270,7 +345,7 @@ def _follow(site: Site, number: str, watch: _Watch, wait_s: float) -> float:
         if watch.report is not None:
             _let_it_end(number, watch)
             return now - began
-        if now - began > wait_s or (ended_at is not None and now - ended_at > patience_s):
+        if now - began > told.deadline_s or (ended_at is not None and now - ended_at > patience_s):
             return now - began
         if now - asked >= poll_s:
             asked = now
@@ -278,7 +353,7 @@ def _follow(site: Site, number: str, watch: _Watch, wait_s: float) -> float:
             state = watch.job.get("JobState", "")
             if state in ENDED and ended_at is None:
                 ended_at, poll_s = now, 600.0  # its report may show late
-            if state == "PENDING" and NEVER_STARTS.get(watch.job.get("Reason", "")):
+            if state == "PENDING" and will_not_start(watch.job.get("Reason", ""), told):
                 return now - began
         time.sleep(LOOK_S)
 

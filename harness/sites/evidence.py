@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.sites.limits import Ceiling
+
 OK, WRONG, UNKNOWN, NOTE = "ok", "wrong", "unknown", "note"
 
 
@@ -25,6 +27,7 @@ class Evidence:
 
     folder: str
     refused: str = ""  # what sbatch said, if it refused
+    for_now: bool = False  # it said itself that it may take the job later
     submit_trouble: str = ""  # why nobody knows whether it took the job
     waited_s: float = 0.0
     deadline_s: float = 0.0
@@ -38,4 +41,10 @@ class Evidence:
     config: Mapping[str, str] = field(default_factory=dict)  # scontrol show config
     partition: Mapping[str, Any] = field(default_factory=dict)  # limits of the partition, None for none
     plugins: tuple[str, ...] = ()  # srun --mpi=list
+    nodes: int = 0  # of the job
+    ceilings: tuple[Ceiling, ...] = ()  # limits of the account and of the quality of service
+    strange_names: tuple[
+        str, ...
+    ] = ()  # of account and qos, that the accounts do not know, with those they know
+    folders: Mapping[str, str] = field(default_factory=dict)  # of paths.shared -> what is wrong with it
     strange_nodes: tuple[str, ...] = ()  # of exclude_nodes, that the cluster does not have

@@ -14,46 +14,66 @@ from harness.model.site import Site
 from harness.runtime.site_probe import NO_FOLDER, NO_PYTHON
 from harness.sites.evidence import NOTE, OK, UNKNOWN, WRONG, Evidence, Line
 from harness.sites.judge_nodes import node_lines
+from harness.sites.limits import JOBS, NODES, TIME, too_many
 
 EXIT_OK, EXIT_WRONG, EXIT_UNKNOWN = 0, 1, 3
+_SHARED = "name folders that all nodes see and that hold --folder, where runs will be; or write shared: []"
 
-# What sbatch says -> the key that it is about.
+# What sbatch says -> the keys that it is about, of which those count that the file sets.
 _REFUSALS = (
-    (re.compile("account", re.I), "account"),
-    (re.compile("partition", re.I), "partition"),
-    (re.compile("qos", re.I), "qos"),
+    (re.compile("requested node configuration|node count", re.I),
+     ("limits.max_nodes", "gres", "node.gpus", "node.memory_mb", "constraint", "exclude_nodes")),
+    (re.compile("invalid account|account/partition", re.I), ("account",)),
+    (re.compile("exclude|invalid node name|node list", re.I), ("exclude_nodes",)),
+    (re.compile("invalid partition|partition (name )?specified|partition/qos", re.I), ("partition",)),
+    (re.compile("invalid qos|qos specification|not permitted to use this qos", re.I), ("qos",)),
+    (re.compile("reservation", re.I), ("reservation",)),
+    (re.compile("feature|constraint", re.I), ("constraint",)),
+    (re.compile("licen[sc]e", re.I), ("licenses",)),
+    (re.compile("generic resource|gres|tres", re.I), ("gres", "node.gpus")),
+    (re.compile("memory spec", re.I), ("node.memory_mb",)),
+    (re.compile("cpu count", re.I), ("node.cpus",)),
+    (re.compile("requested time limit|time limit is invalid", re.I), ("limits.max_time_min",)),
+)  # fmt: skip
+# The same, where it may take the job later.
+_LATER = (
+    (re.compile("submit", re.I), "limits.max_jobs_in_queue"),
+    (re.compile("partition|inactive or drain", re.I), "partition"),
     (re.compile("reservation", re.I), "reservation"),
-    (re.compile("feature|constraint", re.I), "constraint"),
-    (re.compile("licen[sc]e", re.I), "licenses"),
-    (re.compile("generic resource|gres", re.I), "node.gpus"),
-    (re.compile("memory", re.I), "node.memory_mb"),
-    (re.compile("cpu count|cpus", re.I), "node.cpus"),
-    (re.compile("time limit", re.I), "limits.max_time_min"),
-    (
-        re.compile("node count|node configuration", re.I),
-        "limits.max_nodes, node.gpus, node.memory_mb, constraint",
-    ),
 )
 # Reasons of a pending job that do not pass by waiting -> the key.
 NEVER_STARTS = {
-    "PartitionNodeLimit": "limits.max_nodes",
-    "PartitionTimeLimit": "limits.max_time_min",
-    "PartitionConfig": "limits.max_nodes, partition",
-    "PartitionDown": "partition",
-    "PartitionInactive": "partition",
+    "PartitionNodeLimit": NODES,
+    "PartitionTimeLimit": TIME,
+    "PartitionConfig": f"{NODES}, partition",
     "AccountNotAllowed": "account",
     "QOSNotAllowed": "qos",
     "InvalidAccount": "account",
     "InvalidQOS": "qos",
     "BadConstraints": "constraint",
-    "AssocMaxNodePerJobLimit": "limits.max_nodes",
-    "AssocMaxWallDurationPerJobLimit": "limits.max_time_min",
-    "QOSMaxNodePerJobLimit": "limits.max_nodes",
-    "QOSMaxWallDurationPerJobLimit": "limits.max_time_min",
     "ReservationDeleted": "reservation",
     "JobHeldAdmin": "partition",
-    "Licenses": "",
+    "AssocMaxNodePerJobLimit": NODES,
+    "AssocMaxCpuPerJobLimit": NODES,
+    "AssocMaxGRESPerJob": NODES,
+    "AssocMaxWallDurationPerJobLimit": TIME,
+    "QOSMaxNodePerJobLimit": NODES,
+    "QOSMaxCpuPerJobLimit": NODES,
+    "QOSMaxGRESPerJob": NODES,
+    "QOSMaxWallDurationPerJobLimit": TIME,
 }
+# Those that somebody else can end, and that may take long.
+_NOT_NOW = frozenset(("PartitionDown", "PartitionInactive"))
+
+
+def will_not_start(reason: str, seen: Evidence) -> bool:
+    """Whether a job that is pending for this reason need not be waited for."""
+    return reason in _NOT_NOW or _wrong_key(reason, seen) != ""
+
+
+def _wrong_key(reason: str, seen: Evidence) -> str:
+    """The key of the file for which a pending job never starts; "" where it may."""
+    return NEVER_STARTS.get(reason) or (NODES if too_many(reason, seen.nodes, seen.ceilings) else "")
 
 
 def judge(site: Site, seen: Evidence) -> list[Line]:
@@ -68,6 +88,12 @@ def judge(site: Site, seen: Evidence) -> list[Line]:
         lines.append(
             Line(NOTE, "exclude_nodes", f"the cluster has no {names}, so left out when jobs are submitted")
         )
+    lines += [
+        Line(NOTE, said.partition(":")[0], f"{said}; jobs are taken all the same")
+        for said in seen.strange_names
+        if not seen.refused
+    ]
+    lines += [Line(WRONG, "paths.shared", f"{path} {said}", _SHARED) for path, said in seen.folders.items()]
     if seen.job:
         lines += [*_requeue(site, seen), *_accounting(site, seen)]
     if seen.report is not None:
@@ -85,17 +111,17 @@ def exit_code(lines: Sequence[Line]) -> int:
 
 
 def _submission(site: Site, seen: Evidence) -> Iterator[Line]:
-    if seen.refused:
-        place = next(
-            (key for pattern, key in _REFUSALS if pattern.search(_without_command(seen.refused))), "partition"
-        )
-        given = _value(site, place)
+    if seen.refused and seen.for_now:
+        said = _without_command(seen.refused)
+        place = next((key for pattern, key in _LATER if pattern.search(said)), "job")
         yield Line(
-            WRONG,
-            place,
-            f"sbatch refused the job: {_without_command(seen.refused)}",
-            f"correct {place}{given}",
+            UNKNOWN, place, f"sbatch does not take the job now: {said}", "try again when that has passed"
         )
+        return
+    if seen.refused:
+        said = _without_command(seen.refused)
+        place, change = _refusal(site, said)
+        yield Line(WRONG, place, f"sbatch refused the job: {said}", change)
         return
     if seen.submit_trouble:
         yield Line(UNKNOWN, "scheduler", seen.submit_trouble, "try again when the controller answers")
@@ -109,9 +135,16 @@ def _submission(site: Site, seen: Evidence) -> Iterator[Line]:
             yield Line(OK, "job", f"job {seen.report['job_id']} ran on {', '.join(seen.report['nodes'])}")
         return
     if state == "PENDING":
-        if place := NEVER_STARTS.get(reason, ""):
+        if place := _wrong_key(reason, seen):
+            said = (
+                f"a job of {seen.nodes} nodes will not start: {reason}"
+                if place == NODES
+                else (f"the job will not start: {reason}")
+            )
+            yield Line(WRONG, place, said, f"correct {_with_value(site, place)}")
+        elif reason in _NOT_NOW:
             yield Line(
-                WRONG, place, f"the job will not start: {reason}", f"correct {place}{_value(site, place)}"
+                UNKNOWN, "partition", f"the job does not start now: {reason}", "try again when it is up"
             )
         else:
             yield Line(
@@ -128,9 +161,34 @@ def _without_command(text: str) -> str:
     return text.partition("said: ")[2] or text
 
 
+def _refusal(site: Site, said: str) -> tuple[str, str]:
+    """The keys that a refusal is about, and what to do; "job" where its words name none."""
+    for word in re.findall(r"\b(?:Assoc|QOS)\w+", said):
+        if place := NEVER_STARTS.get(word, ""):
+            return place, f"correct {_with_value(site, place)}"
+    for pattern, keys in _REFUSALS:
+        if pattern.search(said):
+            given = [key for key in keys if _value(site, key)]
+            if given:
+                return ", ".join(given), f"correct {' or '.join(_with_value(site, key) for key in given)}"
+            return keys[0], f"name one: the file has no {keys[0]}"
+    given = [
+        _with_value(site, key) for key in ("partition", "account", "qos", "reservation") if _value(site, key)
+    ]
+    return "job", "see what it says" + (f"; the file says {', '.join(given)}" if given else "")
+
+
 def _value(site: Site, place: str) -> str:
-    value = getattr(site, place, None)
-    return f" = {value}" if isinstance(value, str) else ""
+    """What the file says for a key; "" where it is not set, or stands for several."""
+    value: Any = site
+    for part in place.split("."):
+        value = getattr(value, part, None)
+    return ", ".join(value) if isinstance(value, tuple) else str(value) if value else ""
+
+
+def _with_value(site: Site, place: str) -> str:
+    value = _value(site, place)
+    return f"{place} = {value}" if value else place
 
 
 def _why_no_report(site: Site, seen: Evidence, state: str) -> Line:
@@ -153,7 +211,12 @@ def _why_no_report(site: Site, seen: Evidence, state: str) -> Line:
         )
     if found := re.search(r"module (\S+) of the site file cannot be loaded", seen.out):
         return Line(
-            WRONG, "modules", f"{found[1]} cannot be loaded: {last}", "`module avail` on a node lists them"
+            WRONG,
+            "modules",
+            f"{found[1]} cannot be loaded: {last}",
+            "this node's shell has no `module`: write modules: [], or ask the site how jobs get it"
+            if re.search(r"module: (command )?not found", seen.out)
+            else "`module avail` on a node lists them",
         )
     if found := re.search(r"prologue of the site file: line (\d+) failed", seen.out):
         index = int(found[1]) - 1
@@ -240,24 +303,31 @@ def _limits(site: Site, seen: Evidence) -> Iterator[Line]:
     if not seen.config:
         yield Line(UNKNOWN, "limits", "the controller did not tell its own", "try again")
         return
-    problems = []
+    problems: list[tuple[str, int | str, str, int]] = []
     size = int(seen.config.get("MaxArraySize", "1001") or 1001)
     # (an array of MaxArraySize has tasks up to MaxArraySize - 1)
     if site.limits.max_array_size > max(size - 1, 1):
         problems.append(
             ("limits.max_array_size", site.limits.max_array_size, "MaxArraySize less one", size - 1)
         )
-    for key, ours, theirs in (
-        ("limits.max_nodes", site.limits.max_nodes, seen.partition.get("max_nodes")),
-        ("limits.max_time_min", site.limits.max_time_min, seen.partition.get("max_time_min")),
-        ("limits.max_nodes", site.limits.max_nodes, seen.partition.get("nodes")),
-    ):
-        if theirs is not None and ours > theirs:
-            problems.append((key, ours, "the partition's", theirs))
-    for key, ours, whose, theirs in problems:
-        yield Line(WRONG, key, f"{ours}, and {whose} is {theirs}", f"write {theirs}")
+    known = [
+        (NODES, seen.partition.get("nodes"), "the partition's"),
+        (NODES, seen.partition.get("max_nodes"), "the partition's"),
+        (TIME, seen.partition.get("max_time_min"), "the partition's"),
+        *((one.key, one.most, one.said) for one in seen.ceilings),
+    ]
+    ours = {NODES: site.limits.max_nodes, TIME: site.limits.max_time_min, JOBS: site.limits.max_jobs_in_queue}
+    for key, number in ours.items():  # (null is no limit)
+        # (of several only the strictest: whoever follows it follows all)
+        theirs, whose = min(((m, w) for k, m, w in known if k == key and m is not None), default=(None, ""))
+        if theirs is not None and (number is None or number > theirs):
+            problems.append((key, "no limit" if number is None else number, whose, theirs))
+    for key, written, whose, theirs in problems:
+        change = f"write {theirs}" if theirs >= (3 if key == TIME else 1) else "nothing can run within that"
+        said = f"{whose} is {theirs}" if "sacctmgr" not in whose else f"it can be {theirs} at most ({whose})"
+        yield Line(WRONG, key, f"{written}, and {said}", change)
     if not problems:
-        yield Line(OK, "limits", "within those of the partition and of the controller")
+        yield Line(OK, "limits", "within those of the partition, of the account and of the controller")
 
 
 def _requeue(site: Site, seen: Evidence) -> Iterator[Line]:

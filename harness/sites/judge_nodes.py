@@ -43,7 +43,12 @@ def _silent(site: Site, seen: Evidence, node: str, facts: Mapping[str, Any]) -> 
         )
     if site.container is not None:
         return Line(
-            WRONG, "container", f"nothing could be started in it on {node}: {said}", "see what it says"
+            WRONG,
+            "container",
+            f"nothing could be started in it on {node}: {said}",
+            f"install {site.container.runtime} there, name the module that has it, or write container: null"
+            if "not found" in said
+            else "see what it says",
         )
     if code == NO_PYTHON:
         return Line(
@@ -147,7 +152,8 @@ def _python(site: Site, seen: Evidence, report: Mapping[str, Any], good: Looked)
                 WRONG,
                 place,
                 f"cannot be imported: {_each(bad)}",
-                f"pip install '{_PACKAGES[name]}' in that interpreter, or say --without {name}",
+                f"pip install '{_PACKAGES[name]}' in that interpreter"
+                + (f", or say --without {name}" if name in _OPTIONAL else ""),
             )
         elif len(found) > 1:
             yield Line(
@@ -158,6 +164,7 @@ def _python(site: Site, seen: Evidence, report: Mapping[str, Any], good: Looked)
 
 
 _EXTRA = {"psutil": "processors are not measured", "pynvml": "GPUs are not measured"}
+_OPTIONAL = ("torch", "mpi4py")  # as `--without` has them
 _PACKAGES = {"torch": "hpc-harness[torch]", "mpi4py": "hpc-harness[mpi]", "numpy": "numpy"}
 
 
@@ -166,6 +173,18 @@ def _gpus(site: Site, seen: Evidence, report: Mapping[str, Any], good: Looked) -
     for node, facts in good.items():
         gpus = facts["gpus"]
         slurm = f"Slurm gave {gpus['slurm'] or 'none'}" + (f" ({gpus['visible']})" if gpus["visible"] else "")
+        given = int(gpus["slurm"]) if str(gpus["slurm"]).isdigit() else None
+        nothing = given is None and gpus.get("devices") == 0
+        if ("problem" in gpus and nothing and ours) or (
+            given is not None and given < ours <= gpus.get("count", ours)
+        ):
+            yield Line(
+                WRONG,
+                "node.gpus",
+                f"{node}: {ours}, and {slurm}" + (", and there is no /dev/nvidia0" if nothing else ""),
+                _asked(site, given or 0),
+            )
+            continue
         if "problem" in gpus:
             if ours:
                 yield Line(
@@ -200,6 +219,14 @@ def _gpus(site: Site, seen: Evidence, report: Mapping[str, Any], good: Looked) -
             yield Line(OK, "node.gpus", f"{node}: {there} ({names}); {slurm}")
     if not ours and all("problem" in f["gpus"] for f in good.values()):
         yield Line(OK, "node.gpus", "0, and NVML shows none")
+
+
+def _asked(site: Site, given: int) -> str:
+    if site.gres is not None and "gpu" in site.gres:
+        return f"write gpus: {given}, or ask for more by gres = {site.gres}"
+    return f"write gpus: {given}" + (
+        ", or ask for them by gpu_request" if site.node.gpu_request == "none" else ""
+    )
 
 
 def _network(site: Site, seen: Evidence, report: Mapping[str, Any], good: Looked) -> Iterator[Line]:

@@ -50,6 +50,15 @@ def _bounded(command: Sequence[str]) -> str:
     return run_command(command, timeout_s=CALL_S)
 
 
+def _silent(why: str) -> str:
+    """What to do where the controller told nothing."""
+    if "command not found" in why:
+        return "scontrol: command not found; probe on a login node of the cluster, with Slurm's module loaded"
+    return (
+        f"{why}; `scontrol ping` says whether the controller is up: probe again when it is, on a login node"
+    )
+
+
 @dataclass(frozen=True)
 class Told:
     """What the accounts say of this user."""
@@ -80,9 +89,7 @@ def gather(ask: Ask = _bounded) -> tuple[Facts, int]:
     config = texts.config(asker("scontrol", "show", "config"))
     partitions = texts.partitions(asker("scontrol", "-o", "show", "partition"))
     if not config or not partitions:
-        raise CommandError(
-            asker.trouble.get("scontrol", "scontrol: told of no partition; is this a login node?")
-        )
+        raise CommandError(_silent(asker.trouble.get("scontrol", "scontrol: told of no partition")))
     nodes = texts.nodes(asker("scontrol", "-o", "show", "node"))
     seen = asker("sinfo", "--noheader", "-o", texts.SINFO_FORMAT)
     told = Told()

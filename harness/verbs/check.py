@@ -108,7 +108,7 @@ def _templates(planned: Planned) -> tuple[list[Problem], list[str]]:
     from harness.prepare import scripts, templates_used
     from harness.render import RenderError, variables
     from harness.rundir import RunDir
-    from harness.templates import sources
+    from harness.templates import Templates, sources
 
     given, plan = planned.given, planned.plan
     problems = []
@@ -128,7 +128,12 @@ def _templates(planned: Planned) -> tuple[list[Problem], list[str]]:
             problems.append(Problem(str(path), 0, text, warning=True))
         files = sorted({file.name for folder in templates.folders for file in folder.glob("*.j2")})
         every = [source for name in files for source in sources(name, templates)]
-        keys = unused.unused_site_keys(given.site, used, every, templates)
+        plain = templates_used(plan, Templates(templates.builtin))
+        keys = unused.unused_keys(given.site, used, plain, templates)  # what own templates dropped
+        for name in dict.fromkeys(s.partition for s in plan.submissions if s.partition):
+            there = templates_used(plan, templates, name)
+            part = given.site.partitions[name]
+            keys += [f"partitions.{name}.{k}" for k in unused.unused_keys(part, there, every, templates)]
     except RenderError as error:
         return [*problems, Problem("templates", 0, str(error))], []
     groups = given.campaign.groups

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "probe",
         help="write a site file from what Slurm says, each value with where it came from",
         description="Write a site file from what Slurm says, each value with where it came from. Submits nothing; "
-        "at most eight commands are run, each bounded in time.",
+        "at most nine commands are run, each bounded in time.",
     )
     probe.add_argument(
         "--out", metavar="FILE", help="write it here instead of printing it; a file there is kept"
@@ -86,9 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {text}")
     return number
 
 
@@ -195,7 +198,7 @@ def _folder(chosen: Site, given: str | None) -> Path:
         return Path(given)
     if cluster := os.environ.get("HARNESS_CLUSTER", ""):
         return Path(cluster) / "shared"
-    here, shared = Path.cwd(), [Path(s) for s in chosen.paths.shared]
+    here, shared = Path.cwd(), [Path(s) for s in chosen.paths.shared if Path(s).is_dir()]
     if not shared or any(here.resolve().is_relative_to(s.resolve()) for s in shared):
         return here
     names = ", ".join(str(s) for s in shared)

@@ -182,6 +182,23 @@ def test_limits_of_the_association_are_found(clusters: Callable[..., Any]) -> No
     assert (limits.max_jobs_in_queue, limits.max_time_min) == (5, 30)
 
 
+def test_a_limit_of_the_account_that_no_job_of_the_file_fits_is_told_at_once(
+    clusters: Callable[..., Any],
+) -> None:
+    cluster = clusters("--conf", "AccountingStorageEnforce=limits,qos")
+    cluster.on_head("sacctmgr --immediate modify account lab set GrpTRES=node=1")
+    try:
+        site = _probe(cluster)
+        assert config.load_site(site)[0].limits.max_nodes == 1
+        given = _changed(site, ("max_nodes: 1", "max_nodes: 2"))
+        code, result = _check(cluster, given, without=("torch", "mpi4py"))
+    finally:
+        cluster.on_head("sacctmgr --immediate modify account lab set GrpTRES=node=-1")
+    assert (code, _lines(result, "wrong", "unknown")) == (1, {"limits.max_nodes": "write 1"})
+    assert result["seen"]["waited_s"] < 60
+    assert _jobs(cluster) == ""
+
+
 def test_an_interrupted_check_leaves_no_job(cluster: Any) -> None:
     site = _probe(cluster)
     blocking = cluster.run_as_user(

@@ -87,7 +87,9 @@ def say(event: factory.Row, **data: object) -> None:
 
 def not_run(c: Campaign) -> None:
     drop(c, "attempts", case_id=TWIN)
-    c.find("cases", case_id=TWIN).update(outcome="not_run", reason="its job was cancelled in the queue")
+    c.find("cases", case_id=TWIN).update(
+        outcome="not_run", reason="not run: its job was cancelled in the queue"
+    )
 
 
 def program_failed(c: Campaign) -> None:

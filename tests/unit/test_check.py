@@ -73,7 +73,6 @@ def test_a_campaign_that_fits_is_told_what_it_costs(files: Path, capsys: pytest.
         "queue        2 of 2 allowed at a time",
         "largest job  2 nodes of 4 allowed; longest 30 min of 60 allowed",
         "node-hours   6 expected, 6 at most, 20 allowed",
-        "unused       mpi.environment of site small: no template of this plan mentions it",
     ]
 
 
@@ -105,7 +104,7 @@ def test_the_same_as_data(files: Path, capsys: pytest.CaptureFixture[str]) -> No
             "max_jobs_in_queue": 2,
             "max_node_hours": None,
         },
-        "unused": ["mpi.environment of site small: no template of this plan mentions it"],
+        "unused": [],
     }
 
 
@@ -125,6 +124,7 @@ def test_all_that_is_wrong_with_both_files_and_their_fit_is_told_at_once(
         + ", ".join(_keys())
         + '; did you mean "steps"?',
         'c.yaml:8: groups[2].gates[0].metric = "los", is no metric of the harness; did you mean "loss"?',
+        'c.yaml:8: groups[2].nodes = 48, but site "small" allows at most 4; lower it or choose another site',
         'c.yaml:9: groups[3].needs[0] = "lat", is no group of this campaign, allowed: talk, big, bad; '
         "choose one or remove it",
         'c.yaml:9: groups[3].time_limit_min = 600, but site "small" allows jobs of at most 60 minutes, 2 of which the '
@@ -217,14 +217,23 @@ def unused(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return found
 
 
-def test_a_key_of_the_site_is_used_where_a_template_of_the_plan_mentions_it(
+def test_a_key_of_the_site_that_does_not_concern_this_campaign_is_none_of_its_business(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("c.yaml").write_text(CAMPAIGN + "  - {name: halo, workload: mpi.halo, nodes: 1}\n")
     Path("s.yaml").write_text(SITE + "network: {interface: ib0}\naccount: me\nscheduler: {poll_s: 3}\n")
-    assert unused(capsys) == []
     Path("c.yaml").write_text(CAMPAIGN.replace("torch.allreduce", "mpi.halo"))
-    assert unused(capsys) == ["network.interface of site small: no template of this plan mentions it"]
+    assert unused(capsys) == []
+
+
+def test_a_key_of_a_partition_that_no_template_there_mentions_is_told(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = "{ib: {account: me, network: {interface: ib0}}, other: {network: {interface: eth1}}}"
+    Path("s.yaml").write_text(SITE + f"partitions: {parts}\n")
+    Path("c.yaml").write_text(CAMPAIGN + "  - {name: halo, workload: mpi.halo, nodes: 1, partition: ib}\n")
+    assert unused(capsys) == [
+        "partitions.ib.network.interface of site small: no template of this plan mentions it"
+    ]
 
 
 def test_a_key_that_an_own_template_dropped_is_told(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,10 +243,12 @@ def test_a_key_that_an_own_template_dropped_is_told(files: Path, capsys: pytest.
         '{% extends "harness/torch.sh.j2" %}\n{% block prologue %}\n{% endblock %}\n{% block environment %}\n'
         "export X=1\n{% endblock %}\n"
     )
-    Path("s.yaml").write_text(SITE + f"templates: {own}\nenvironment: {{A: b}}\n")
-    assert unused(capsys) == [
-        "mpi.environment of site small: no template of this plan mentions it"
-    ]  # base has it
+    Path("s.yaml").write_text(
+        SITE + f"templates: {own}\nnetwork: {{interface: ib0}}\nenvironment: {{A: b}}\n"
+    )
+    assert unused(capsys) == []  # what it extends mentions them
+    (own / "torch.sh.j2").write_text('{% extends "harness/base.sh.j2" %}\n')
+    assert unused(capsys) == ["network.interface of site small: no template of this plan mentions it"]
     (own / "base.sh.j2").write_text(
         '{% extends "harness/base.sh.j2" %}\n{% block prologue %}{% endblock %}\n'
     )

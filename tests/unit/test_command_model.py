@@ -134,6 +134,19 @@ def test_success_by_the_exit_code_alone_is_refused(little: str) -> None:
             'command.metrics[0].direction = "higher", but loss is a metric of the harness, whose direction is lower',
         ),
         (
+            "run: [a]\nmetrics: [{name: loss, unit: '1', direction: neither, from: program}]",
+            'command.metrics[0].direction = "neither", but loss is a metric of the harness, whose direction is lower; '
+            "write direction: lower, or rename the metric",
+        ),
+        (
+            "run: [a]\ntime_limit_s: -5\nsuccess: {output: x}",
+            "command.time_limit_s = -5, is too small, allowed: above 0; raise it",
+        ),
+        (
+            "run: [a]\nsuccess: {files: [../x]}",
+            "command.success.files['../x'] = \"../x\", is not inside the attempt's own folder",
+        ),
+        (
             "run: [a]\nsuccess: {files: [/etc/passwd]}",
             "is not inside the attempt's own folder; give its name there, without ..",
         ),
@@ -218,6 +231,12 @@ def test_a_restartable_program_may_be_started_again_and_recover_from_faults() ->
         ),
         "c.yaml",
     )
+
+
+def test_a_metric_of_the_harness_needs_no_direction_of_its_own() -> None:
+    given = _command("run: [a]\nmetrics: [{name: loss, unit: '1', from: program}]")
+    (group,) = parse_campaign(given).groups
+    assert group.command is not None and group.command.metrics[0].name == "loss"
 
 
 def test_gates_take_the_metrics_of_the_command() -> None:

@@ -1,6 +1,7 @@
 """What is read from a program's output, and what is kept of it."""
 
 import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,33 @@ def test_keys_are_found_in_lines_that_are_objects() -> None:
     ):
         feed(line)
     assert rows == [{"size": 8.0, "x": 1.0}, {"size": 16.0, "x": 2.5}]
+
+
+def test_coordinates_that_are_not_beside_a_key_are_looked_for_at_the_top() -> None:
+    _, rows, feed = _reading(json="a.b", coordinates={"size": "B"})
+    feed('{"a": {"b": 3.5}, "size": 8}')
+    feed('{"a": {"b": 4.5, "size": 16}, "size": 8}')
+    assert rows == [{"size": 8.0, "x": 3.5}, {"size": 16.0, "x": 4.5}]
+
+
+@pytest.mark.parametrize("kind", ["criterion", "figure"])
+def test_a_pattern_that_takes_too_long_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "SEARCH_S", 0.1)
+    figure = _reading(regex="(?P<value>(a+)+)$")[2]
+    take = Pattern("(a+)+$", True).take if kind == "criterion" else figure
+    with pytest.raises(readings.TooSlow) as slow, readings.bounded():
+        take("a" * 40 + "b")
+    pattern = "(a+)+$" if kind == "criterion" else "(?P<value>(a+)+)$"
+    assert str(slow.value).startswith(
+        f"reading what it said with the pattern {pattern!r} took longer than 0.1 s for one line; "
+    )
+
+
+def test_what_takes_long_without_a_pattern_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "SEARCH_S", 0.1)
+    with readings.bounded():
+        Pattern("a", True).take("a")
+        time.sleep(0.5)
 
 
 def test_samples_beyond_the_limit_are_counted_and_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -553,6 +553,61 @@ def test_a_campaign_that_contradicts_itself_is_told_where(body: str, message: st
     assert campaign_errors(group(body)) == f"c.yaml:{message}"
 
 
+def test_what_else_is_wrong_with_a_group_is_told_in_the_same_breath() -> None:
+    text = group(
+        "name: a\nworkload: mpi.halo\nnodes: 2\nscaling: {mode: strong, nodes: [1, 48]}\nstepz: 3\nrepeats: x\n"
+        "axes: [{rows: [1, 2], columns: [1]}]\ntime_limit_min: 600"
+    )
+    draft = config.fit(config._draft(config.files.from_text(text, "c.yaml")), config.parse_site(SITE))
+    assert [str(problem).split(", ")[0] for problem in draft] == [
+        "c.yaml:7: groups[0].nodes = 2",
+        "c.yaml:8: groups[0].scaling.nodes[1] = 48",
+        "c.yaml:9: groups[0].stepz = 3",
+        'c.yaml:10: groups[0].repeats = "x"',
+        "c.yaml:11: groups[0].axes[0]",
+        "c.yaml:12: groups[0].time_limit_min = 600",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "messages"),
+    [
+        ("name: a\nworkload: mpi.halo\nnodess: 2", ["groups[0].nodess = 2"]),
+        ("name: a\nworkload: mpi.halo\nnodes: x", ['groups[0].nodes = "x"']),
+        (
+            "name: a\nworkload: torch.train\nnodes: 2\nrecovery: {policy: requeue}\ncheckpoint: 5\n"
+            f"faults: [{FAULT}]",
+            ["groups[0].checkpoint = 5"],
+        ),
+        ("name: a\nworkload: command\nnodes: 1\ncommand: {run: [a], success: {output: 3}}",
+         ["groups[0].command.success.output"]),
+        ("name: a\nworkload: mpi.halo\nnodes: 48\npartition: 3", ["groups[0].partition = 3"]),
+    ],
+)  # fmt: skip
+def test_what_only_follows_from_another_mistake_is_not_told(body: str, messages: list[str]) -> None:
+    draft = config.fit(config._draft(config.files.from_text(group(body), "c.yaml")), config.parse_site(SITE))
+    assert [str(p).split(": ", 1)[1].split(", ")[0].split(" = 3")[0] for p in draft] == [
+        m.split(" = 3")[0] for m in messages
+    ]
+
+
+ONE_SHAPE = "one job has one shape here, heterogeneous jobs are not supported"
+
+
+def test_keys_of_heterogeneous_jobs_are_refused_with_the_reason() -> None:
+    wanted = group("name: a\nworkload: mpi.halo\nnodes: 2\nhetgroup: 1\npartition: [a, b]") + "hetjob: true\n"
+    assert campaign_errors(wanted).splitlines() == [
+        f"c.yaml:8: groups[0].hetgroup = 1, is an unknown key: {ONE_SHAPE}: use two groups, or `partitions` of the "
+        "site file; remove it",
+        f"c.yaml:9: groups[0].partition, is a list, and {ONE_SHAPE}: use two groups, or `partitions` of the site "
+        "file; name one",
+        f"c.yaml:10: hetjob = true, is an unknown key: {ONE_SHAPE}: use two groups, or `partitions` of the site file; "
+        "remove it",
+    ]
+    assert ONE_SHAPE in site_errors(SITE + "het: {size: 2}\n")
+    assert ONE_SHAPE in site_errors(SITE + "partition: [a, b]\n")
+
+
 def test_a_long_value_is_quoted_in_part() -> None:
     assert campaign_errors(GOOD.replace("torch.train", "x" * 100)).startswith(
         'c.yaml:6: groups[0].workload = "' + "x" * 55 + '...", is no workload, allowed: '
@@ -589,6 +644,10 @@ s.yaml:8: limits.max_nodes = 0, is too small, allowed: 1 and above; raise it
 s.yaml:8: limits.max_time_min, is missing (Longest time limit of one job, in minutes); add it
 s.yaml:9: node.exclusive = "yes", must be true or false, without quotes (in YAML 1.2 yes and no are texts); change it
 s.yaml:10: environment.OMP_NUM_THREADS = 4, must be a text; put it in quotes
+s.yaml:10: environment.PYTHONPATH = "/x", is set by the harness, Slurm or bash itself; remove it
+s.yaml:10: environment.SLURM_CONF = "/x", is set by the harness, Slurm or bash itself; remove it
+s.yaml:10: environment['a b'] = "c", is no name of a variable, allowed: letters, digits and _; rename it
+s.yaml:10: environment.UID = "0", is set by the harness, Slurm or bash itself; remove it
 s.yaml:11: prologue[1] = "# a comment", is a comment; write it in the file as a comment of YAML
 s.yaml:11: prologue[2] = "continued \\\\", ends in a backslash, and each line is a command of its own; join them
 s.yaml:12: mpi.plugin = "pmix; rm", is no name of an MPI plug-in; `srun --mpi=list` lists them
@@ -759,6 +818,34 @@ groups:
         'c.yaml:16: groups[1].faults[0].kind = "node.power_off", but site "tiny" has no power command; '
         "choose a site that has one, or add instead: node.kill_processes",
     ]
+
+
+def test_a_parameter_is_not_larger_than_any_machine_could_hold() -> None:
+    assert campaign_errors(
+        group(
+            "name: a\nworkload: mpi.halo\nnodes: 2\nparams: {rows: 9223372036854775807}\n"
+            "axes: [{columns: [1, 1099511627777]}]"
+        )
+    ).splitlines() == [
+        "c.yaml:8: groups[0].params.rows = 9223372036854775807, is too large, allowed: 1099511627776 and "
+        "below; "
+        "lower it",
+        "c.yaml:9: groups[0].axes[0].columns[1] = 1099511627777, is too large, allowed: 1099511627776 and "
+        "below; "
+        "lower it",
+    ]
+    config.parse_campaign(group("name: a\nworkload: mpi.halo\nnodes: 2\nparams: {rows: 1099511627776}"))
+
+
+def test_a_sites_folder_of_templates_is_meant_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "sites").mkdir()
+    for said, meant in (("own", "sites/own"), ("../own", "sites/../own"), (f"{tmp_path}/x", "x")):
+        file = tmp_path / "sites/tiny.yaml"
+        file.write_text(SITE + f"templates: {said}\n")
+        assert config.load_site(file)[0].templates == f"{tmp_path}/{meant}"
+    file.write_text(SITE + "templates: 3\n")
+    with pytest.raises(ConfigError, match=r"templates = 3, must be a text"):
+        config.load_site(file)
 
 
 def test_a_substitute_makes_a_power_off_possible_where_there_is_no_power_command() -> None:

@@ -136,7 +136,9 @@ def test_an_sbatch_that_timed_out_but_queued_the_job_is_found_by_name_and_not_se
     _fake(place, "squeue", f'echo "77|hh.{run_id}.0000|RUNNING|0|p1|s|e|0|None|"')
     _fake(place, "sacct", f'echo "77|hh.{run_id}.0000|COMPLETED|0:0|p1|s|e"')
     # Once it is found, the accounts call it over, and the queue does not know it any more.
-    _fake(place, "squeue", f'case "$*" in *--name*) echo "77|hh.{run_id}.0000|RUNNING|0|p1|s|e|0|None|";; esac')
+    _fake(
+        place, "squeue", f'case "$*" in *--name*) echo "77|hh.{run_id}.0000|RUNNING|0|p1|s|e|0|None|";; esac'
+    )
     monkeypatch.setenv("PATH", f"{place}/bin:/usr/bin:/bin")
     Driver(run).drive(lambda views, trouble: None)
     calls = (place / "calls").read_text().splitlines()
@@ -166,7 +168,9 @@ def test_a_failure_that_leaves_the_outcome_open_is_looked_up_and_not_called_a_re
     run_id = run.read_json(run.identity)["run_id"]
     _fake(place, "sbatch", body)
     _fake(place, "sacct", f'echo "77|hh.{run_id}.0000|COMPLETED|0:0|p1|s|e"')
-    _fake(place, "squeue", f'case "$*" in *--name*) echo "77|hh.{run_id}.0000|RUNNING|0|p1|s|e|0|None|";; esac')
+    _fake(
+        place, "squeue", f'case "$*" in *--name*) echo "77|hh.{run_id}.0000|RUNNING|0|p1|s|e|0|None|";; esac'
+    )
     monkeypatch.setenv("PATH", f"{place}/bin:/usr/bin:/bin")
     Driver(run).drive(lambda views, trouble: None)
     lines = [json.loads(line) for line in run.ledger.read_text().splitlines()]

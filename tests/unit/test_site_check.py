@@ -18,8 +18,11 @@ from harness import config
 from harness.model.site import Site
 from harness.resources import templates_dir
 from harness.runtime import site_probe, site_probe_node
+from harness.sites import check as checking
 from harness.sites.evidence import Evidence, Line
-from harness.sites.judge import exit_code, judge
+from harness.sites.judge import exit_code, judge, will_not_start
+from harness.sites.limits import Ceiling
+from harness.slurm.commands import CommandError
 from harness.slurm.versions import NEWEST, features
 from harness.templates import Templates, fill
 
@@ -49,7 +52,10 @@ def node(name: str) -> dict[str, Any]:
         "cpus_machine": 8, "cpus_affinity": 8, "memory_mb": 64000, "memory_limit_mb": 60000, "hello": True,
         "addresses": {"lo": "127.0.0.1", "eth0": "10.0.0.1", "ib0": "10.1.0.1"},
         "clock": {"offset_ns": 1 * MS, "uncertainty_ns": 20_000, "round_trips": 16, "interface": "eth0"},
-        "imports": {"torch": {"version": "2.13"}, "mpi4py": {"version": "4.1"}, "pynvml": {"version": ""}},
+        "imports": {
+            "torch": {"version": "2.13"}, "mpi4py": {"version": "4.1"},
+            "pynvml": {"version": ""}, "numpy": {"version": "2.4"},
+        },
         "gpus": {"count": 1, "slices": [], "gpus": [{"name": "H100"}], "slurm": "1", "visible": "0", "devices": 1},
         "node_local": {"free_mb": 1000, "type": "ext4"}, "modules": ["cuda/12.8"],
         "answer": {"sent": 1000 * MS, "back": 1040 * MS, "seen": 1015 * MS},
@@ -116,7 +122,7 @@ def test_where_all_is_well_every_line_says_so() -> None:
     assert exit_code(lines) == 0
     assert {one.place for one in lines if one.status == "ok"} == {
         "job", "nodes", "node.architecture", "node.cpus", "node.memory_mb", "python", "python: mpi4py",
-        "python: pynvml", "python: torch", "node.gpus", "network.interface", "modules", "paths.shared",
+        "python: pynvml", "python: torch", "python: numpy", "node.gpus", "network.interface", "modules", "paths.shared",
         "paths.node_local", "clocks", "mpi.plugin", "limits", "requeue", "accounting", "power.command",
     }  # fmt: skip
 
@@ -338,6 +344,66 @@ WRONG: list[tuple[tuple[tuple[str, str], ...], Evidence, tuple[str, str, str, st
     ),
     (
         (),
+        seen(partition={"nodes": 2, "max_nodes": 1, "max_time_min": 60}),
+        ("wrong", "limits.max_nodes", "4, and the partition's is 1", "write 1"),
+    ),
+    (
+        (),
+        seen(ceilings=(Ceiling("limits.max_nodes", 3, "sacctmgr show qos normal: MaxTRES=node=3"),)),
+        (
+            "wrong",
+            "limits.max_nodes",
+            "4, and it can be 3 at most (sacctmgr show qos normal: MaxTRES=node=3)",
+            "write 3",
+        ),
+    ),
+    (
+        (),
+        seen(ceilings=(Ceiling("limits.max_jobs_in_queue", 5, "sacctmgr show assoc, account a: MaxSubmit=5"),)),
+        (
+            "wrong",
+            "limits.max_jobs_in_queue",
+            "no limit, and it can be 5 at most (sacctmgr show assoc, account a: MaxSubmit=5)",
+            "write 5",
+        ),
+    ),
+    (
+        (),
+        seen(folders={"/nfs": "is no folder on this machine"}),
+        (
+            "wrong",
+            "paths.shared",
+            "/nfs is no folder on this machine",
+            "name folders that all nodes see and that hold --folder, where runs will be; or write shared: []",
+        ),
+    ),
+    (
+        (("gpus: 1", "gpus: 2"), ("partition: batch", 'partition: batch\ngres: "gpu:2"')),
+        seen("looked.n1.gpus", {"problem": "NVML: no driver", "slurm": "1", "visible": "0", "devices": 2}),
+        ("wrong", "node.gpus", "n1: 2, and Slurm gave 1 (0)", "write gpus: 1, or ask for more by gres = gpu:2"),
+    ),
+    (
+        (("gpus: 1", "gpus: 1, gpu_request: none"),),
+        seen("looked.n1.gpus", {"problem": "NVML: no driver", "slurm": "", "visible": "", "devices": 0}),
+        (
+            "wrong",
+            "node.gpus",
+            "n1: 1, and Slurm gave none, and there is no /dev/nvidia0",
+            "write gpus: 0, or ask for them by gpu_request",
+        ),
+    ),
+    (
+        (),
+        seen("looked.n2.imports.numpy", {"problem": "exit code 1: it said nothing"}),
+        (
+            "wrong",
+            "python: numpy",
+            "cannot be imported: n2: exit code 1: it said nothing",
+            "pip install 'numpy' in that interpreter",
+        ),
+    ),
+    (
+        (),
         seen(config={}),
         ("unknown", "limits", "the controller did not tell its own", "try again"),
     ),
@@ -359,7 +425,8 @@ def test_each_kind_of_wrongness_has_its_line(
 def test_a_file_that_shows_late_must_be_allowed_for() -> None:
     late = {n: {"seen": 13_015 * MS, "replied": 13_016 * MS} for n in ("n1", "n2")}
     found = seen(seen=late)
-    assert bad(site(), found) == [
+    told = "interface: ib0}\npaths: {visible_after_s: %d}"
+    assert bad(site(("interface: ib0}", told % 0)), found) == [
         Line(
             "wrong",
             "paths.visible_after_s",
@@ -367,7 +434,7 @@ def test_a_file_that_shows_late_must_be_allowed_for() -> None:
             "write at least 24",
         )
     ]
-    assert bad(site(("interface: ib0}", "interface: ib0}\npaths: {visible_after_s: 30}")), found) == []
+    assert bad(site(("interface: ib0}", told % 30)), found) == []
 
 
 def test_without_tcp_to_here_the_clocks_are_those_of_a_round_trip_by_files() -> None:
@@ -384,13 +451,13 @@ def test_without_tcp_to_here_the_clocks_are_those_of_a_round_trip_by_files() -> 
 @pytest.mark.parametrize(
     ("said", "place", "change"),
     [
-        ("Invalid account or account/partition combination specified", "account", "correct account"),
+        ("Invalid account or account/partition combination specified", "account", "name one: the file has no account"),
         ("invalid partition specified: batch", "partition", "correct partition = batch"),
-        ("Invalid qos specification", "qos", "correct qos"),
-        ("Invalid feature specification", "constraint", "correct constraint"),
-        ("Memory specification can not be satisfied", "node.memory_mb", "correct node.memory_mb"),
+        ("Invalid qos specification", "qos", "name one: the file has no qos"),
+        ("Invalid feature specification", "constraint", "name one: the file has no constraint"),
+        ("Memory specification can not be satisfied", "node.memory_mb", "name one: the file has no node.memory_mb"),
         ("Requested time limit is invalid (missing or exceeds some limit)", "limits.max_time_min",
-         "correct limits.max_time_min"),
+         "correct limits.max_time_min = 30"),
     ],
 )  # fmt: skip
 def test_a_refused_job_names_the_key_that_sbatch_means(said: str, place: str, change: str) -> None:
@@ -411,7 +478,7 @@ def test_a_refused_job_names_the_key_that_sbatch_means(said: str, place: str, ch
         (
             {"JobState": "PENDING", "Reason": "PartitionTimeLimit"}, "",
             Line("wrong", "limits.max_time_min", "the job will not start: PartitionTimeLimit",
-                 "correct limits.max_time_min"),
+                 "correct limits.max_time_min = 30"),
         ),
         (
             {"JobState": "FAILED", "ExitCode": "93:0"}, "",
@@ -443,6 +510,121 @@ def test_a_refused_job_names_the_key_that_sbatch_means(said: str, place: str, ch
 def test_a_job_that_left_no_report_says_why(job: dict[str, str], out: str, line: Line) -> None:
     found = seen(report=None, job={"Requeue": "1", **job}, out=out, waited_s=600.0, deadline_s=600.0)
     assert judge(site(), found)[0] == line
+
+
+def test_a_refusal_for_now_is_unknown_and_says_so() -> None:
+    for said, place in (
+        ("AssocMaxSubmitJobLimit sbatch: error: Batch job submission failed: Job violates accounting/QOS policy",
+         "limits.max_jobs_in_queue"),
+        ("Required partition not available (inactive or drain)", "partition"),
+    ):  # fmt: skip
+        lines = judge(
+            site(), Evidence(folder="/x", refused=f"sbatch: exit code 1, said: {said}", for_now=True)
+        )
+        assert lines[0] == Line(
+            "unknown", place, f"sbatch does not take the job now: {said}", "try again when that has passed"
+        )
+        assert exit_code(lines) == 3
+
+
+def test_only_keys_that_the_file_sets_are_blamed() -> None:
+    given = site(
+        ("gpus: 1", "gpus: 0"), ("partition: batch", "partition: batch\ngres: nvme:1\nexclude_nodes: [n1]")
+    )
+
+    def told(said: str) -> Line:
+        return judge(given, Evidence(folder="/x", refused=f"sbatch: exit code 1, said: {said}"))[0]
+
+    said = "Requested node configuration is not available"
+    keys = ["limits.max_nodes", "gres", "exclude_nodes"]
+    assert told(said) == Line(
+        "wrong",
+        ", ".join(keys),
+        f"sbatch refused the job: {said}",
+        "correct limits.max_nodes = 4 or gres = nvme:1 or exclude_nodes = n1",
+    )
+    assert told("Invalid generic resource (gres) specification").change == "correct gres = nvme:1"
+    assert told("QOSMaxNodePerJobLimit: Job violates accounting/QOS policy").place == "limits.max_nodes"
+
+
+def test_words_that_nobody_knows_blame_no_key() -> None:
+    (line, *_) = judge(site(), Evidence(folder="/x", refused="sbatch: exit code 1, said: the moon is full"))
+    assert line == Line(
+        "wrong",
+        "job",
+        "sbatch refused the job: the moon is full",
+        "see what it says; the file says partition = batch",
+    )
+
+
+def test_a_limit_of_all_jobs_together_is_waited_for_unless_one_job_is_beyond_it() -> None:
+    def hopeless(reason: str, most: int) -> bool:
+        limit = Ceiling("limits.max_nodes", most, "GrpTRES", shared=True)
+        return will_not_start(reason, Evidence(folder="/x", nodes=2, ceilings=(limit,)))
+
+    assert [hopeless("AssocGrpNodeLimit", most) for most in (1, 2)] == [True, False]
+    assert [hopeless(one, 9) for one in ("QOSMaxNodePerJobLimit", "BadConstraints", "Priority")] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (
+            "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+            "submit_trouble",
+        ),
+        ("sbatch: error: invalid partition specified: x", "refused"),
+    ],
+)
+def test_only_a_plain_refusal_is_taken_as_one(
+    said: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sbatch(command: Any, **_: Any) -> str:
+        raise CommandError(f"sbatch: exit code 1, said: {said}", 1)
+
+    monkeypatch.setattr(checking, "run_command", sbatch)
+    monkeypatch.setattr(checking, "_cancel_lost", lambda name: f"looked for {name}")
+    number, problem = checking._submit(site(), tmp_path / "job.sh", "hh.x", (), lambda text: None)
+    assert (number, [key for key in problem if key != "for_now"]) == ("", [found])
+    assert ("looked for hh.x" in str(problem)) == (found == "submit_trouble")
+
+
+def test_a_lost_job_is_cancelled_when_the_controller_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = ["", None, "41", "", ""]
+    cancelled: list[str] = []
+
+    def answer(command: Any, **_: Any) -> str:
+        if command[0] == "scancel":
+            cancelled.extend(command[1:])
+            return ""
+        assert command[:4] == ["squeue", "--noheader", "--name", "hh.x"] or command[3] == "hh.x"
+        if (said := answers.pop(0)) is None:
+            raise CommandError("squeue: exit code 1, said: Socket timed out", 1)
+        return said
+
+    monkeypatch.setattr(checking, "run_command", answer)
+    monkeypatch.setattr("time.sleep", lambda s: None)
+    assert checking._cancel_lost("hh.x") == "job 41 was queued and is cancelled"
+    assert cancelled == ["41"]
+    assert checking._cancel_lost("hh.x", 0.0) == (
+        "a job may be queued: when the controller answers, `scancel --name hh.x`"
+    )
+
+
+def test_folders_of_the_file_must_be_there_and_hold_the_runs(tmp_path: Path) -> None:
+    there = str(tmp_path)
+    assert checking._folders((there,), tmp_path / "runs") == {}
+    assert checking._folders(("/none",), tmp_path) == {"/none": "is no folder on this machine"}
+    assert checking._folders(("/usr",), tmp_path) == {"/usr": f"does not hold {there}, where runs will be"}
+
+
+def test_names_that_the_accounts_do_not_know_are_a_note() -> None:
+    found = seen(strange_names=("account: x, and sacctmgr knows lab",))
+    assert Line(
+        "note", "account", "account: x, and sacctmgr knows lab; jobs are taken all the same"
+    ) in judge(site(), found)
 
 
 def test_a_controller_that_did_not_answer_leaves_it_unknown() -> None:

@@ -132,9 +132,54 @@ def test_limits_are_the_smallest_of_partition_association_and_quality_of_service
     assert (site.limits.max_array_size, site.limits.max_jobs_in_queue) == (1000, 40)
     assert line(said, "max_nodes").endswith("# sinfo: 3 of 4 nodes can be used now")
     assert line(said, "max_time_min").endswith("# sacctmgr show assoc, account chem: MaxWall is 1440 minutes")
-    assert line(said, "max_jobs_in_queue").endswith(
-        "# sacctmgr show qos gpu-limits: at most 40 jobs submitted"
+    assert line(said, "max_jobs_in_queue") == (
+        "# sacctmgr show qos gpu-limits: MaxSubmitPU=40; at most 20 run at a time (MaxJobs=20) max_jobs_in_queue: 40"
     )
+
+
+NONE = "||||||"  # the seven limits of an association, none of them set
+
+
+def _told_limits(own: str, above: str, quality: str) -> Site:
+    """What is written on a cluster with these limits of the association, its account, and its quality of service."""
+
+    def ask(command: Sequence[str]) -> str:
+        if command[0] != "sacctmgr":
+            return Told("22.05")(command)
+        if "qos" in command:
+            return f"normal|{quality}"
+        return f"emulated|lab|root|||{above}" if "user=" in command else f"emulated|lab||||{own}"
+
+    found, _ = probing.gather(ask)
+    enforced = replace(found, config={**found.config, "AccountingStorageEnforce": "limits"})
+    return probing.probe(enforced, wanted=(), name="", kind="production", command="x")[1]
+
+
+@pytest.mark.parametrize(
+    ("own", "above", "quality", "limits"),
+    [
+        (NONE, NONE, "|||||||", (4, 1440, None)),
+        ("|||node=3|||", NONE, "|||||||", (3, 1440, None)),
+        (NONE, "||||node=2||9", "|||||||", (2, 1440, 9)),
+        ("|||cpu=8|||", NONE, "|||||||", (2, 1440, None)),
+        (NONE, "||||gres/gpu=6||", "|||||||", (3, 1440, None)),
+        (NONE, NONE, "|6|01:00:00||node=3|||", (3, 60, 6)),
+        (NONE, NONE, "|||node=1||||3", (1, 1440, 3)),
+        (NONE, "7|5|60|node=1|||", "|||||||", (4, 1440, None)),  # those of each job are in the user's own row
+    ],
+)
+def test_each_kind_of_limit_is_found(
+    own: str, above: str, quality: str, limits: tuple[int, int, int | None]
+) -> None:
+    said = _told_limits(own, above, quality).limits
+    assert (said.max_nodes, said.max_time_min, said.max_jobs_in_queue) == limits
+
+
+def test_a_partition_that_is_down_is_told() -> None:
+    told = facts(Told("22.05"))
+    down = replace(told, partitions=tuple(replace(p, up=False, state="DRAIN") for p in told.partitions))
+    said, _ = probing.probe(down, wanted=("batch",), name="", kind="production", command="x")
+    assert "it is DRAIN now, so that jobs would wait or be refused" in line(said, "partition")
 
 
 def test_limits_that_slurm_does_not_enforce_are_not_applied() -> None:
@@ -230,15 +275,25 @@ def test_without_accounting_nobody_asks_for_accounts() -> None:
     assert "AccountingStorageType names none" in line(said, "accounting")
 
 
-def test_at_most_eight_commands_are_run() -> None:
+def test_at_most_nine_commands_are_run() -> None:
     told = Told("newer")
     _, calls = probing.gather(told)
-    assert calls == len(told.asked) == 8
+    assert calls == len(told.asked) == 9
 
 
 def test_a_controller_that_says_nothing_is_an_error() -> None:
     with pytest.raises(CommandError, match="Unable to contact slurm controller"):
         probing.gather(Told("22.05", scontrol="Unable to contact slurm controller"))
+    with pytest.raises(CommandError, match="`scontrol ping` says whether the controller is up"):
+        probing.gather(Told("22.05", scontrol="Socket timed out"))
+
+
+def test_without_slurm_a_login_node_is_advised() -> None:
+    with pytest.raises(CommandError) as told:
+        probing.gather(Told("22.05", scontrol="command not found; or use --site local"))
+    assert str(told.value) == (
+        "scontrol: command not found; probe on a login node of the cluster, with Slurm's module loaded"
+    )
 
 
 def test_nodes_that_may_not_be_shown_are_taken_from_sinfo() -> None:

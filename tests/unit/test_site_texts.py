@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.sites import texts
-from harness.sites.texts import Gres, Limit, Mount, Node
+from harness.sites.texts import Bound, Gres, Limit, Mount, Node
 
 TEXTS = Path(__file__).parent / "slurm_texts"
 
@@ -89,13 +89,34 @@ def test_nodes_are_read_from_sinfo_where_scontrol_may_not_show_them() -> None:
 
 def test_associations_of_the_cluster_alone_are_read() -> None:
     assert texts.associations(text("newer-assoc"), "BigCluster") == [
-        Limit("physics", "", "normal", 20, 50, None, 8),
-        Limit("chem", "gpu", "long", None, None, 1440, None),
+        Limit(
+            "physics",
+            "",
+            "normal",
+            (
+                Bound("running", 20, "MaxJobs", "MaxJobs=20"),
+                Bound("jobs", 50, "MaxSubmit", "MaxSubmit=50"),
+                Bound("nodes", 8, "MaxTRES", "MaxTRES=node=8"),
+            ),
+        ),
+        Limit("chem", "gpu", "long", (Bound("time_min", 1440, "MaxWall", "MaxWall is 1440 minutes"),)),
     ]
 
 
 def test_qualities_of_service_are_read() -> None:
-    assert texts.qualities(text("newer-qos"))["gpu-limits"] == Limit("gpu-limits", "", "", None, 40, 2160, 6)
+    assert texts.qualities(text("newer-qos"))["gpu-limits"] == Limit(
+        "gpu-limits",
+        "",
+        "",
+        (
+            Bound("jobs", 40, "MaxSubmitPU", "MaxSubmitPU=40", True),
+            Bound("time_min", 2160, "MaxWall", "MaxWall is 2160 minutes"),
+            Bound("cpus", 1000, "MaxTRES", "MaxTRES=cpu=1000"),
+            Bound("nodes", 12, "MaxTRES", "MaxTRES=node=12"),
+            Bound("gpus", 64, "MaxTRESPU", "MaxTRESPU=gres/gpu=64", True),
+            Bound("nodes", 6, "MaxTRESPU", "MaxTRESPU=node=6", True),
+        ),
+    )
 
 
 @pytest.mark.parametrize(
