@@ -298,6 +298,10 @@ build_venv() {
     if [[ ! -x $VENV/bin/python ]] || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1 ||
         [[ $(sed -n 2p "$VENV/.hpc-harness-setup" 2>/dev/null || say "$ROOT") != "$ROOT" ]] ||
         [[ -n ${PYTHON:-} && $base != "$(readlink -f -- "$python")" ]]; then
+        if [[ -L $VENV ]]; then # --clear would empty what it points to: somebody else's environment
+            complain "$VENV is a link to $(readlink -- "$VENV"), and another environment is needed here; remove the link."
+            exit 1
+        fi
         say "Building $VENV with $python ..."
         "$python" -m venv --clear "$VENV" >>"$LOG" 2>&1 || fail_log "$python -m venv"
     fi

@@ -407,3 +407,12 @@ def _identity(path: Path) -> tuple[bytes, int, int, int, int]:
 
 def _tree(folder: Path) -> set[str]:
     return {str(path) for path in folder.rglob("*")}
+
+
+def test_an_environment_behind_a_link_is_never_emptied(machine: Machine) -> None:
+    other = machine.root / "somebody's"
+    (other / "lib").mkdir(parents=True)
+    (machine.root / "venv").symlink_to(other)
+    result = machine.bash(f"build_venv {sys.executable}")
+    assert (result.returncode, (other / "lib").is_dir()) == (1, True)
+    assert f"is a link to {other}, and another environment is needed here; remove the link." in result.stderr
