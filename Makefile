@@ -33,10 +33,10 @@ demo: ## (root) emulated 4-node Slurm cluster, quickstart campaign, report; abou
 
 test: ## every test; as root those on the emulated cluster too (REQUIRE_CLUSTER=1: or fail)
 	@$(SETUP) $(if $(filter-out 0,$(REQUIRE_CLUSTER)),--cluster --dev,$(ROOT_ONLY)) --yes
-	$(PYTHON_HERE) -m pytest
+	$(PYTHON_HERE) -m pytest -n 2 --dist loadfile
 
 check: lint ## lint, types, import rules, tests without a cluster; under 2 minutes
-	HARNESS_SCHEDULES=1000 $(PYTHON_HERE) -m pytest -m "not cluster"
+	HARNESS_SCHEDULES=1000 $(PYTHON_HERE) -m pytest -n 2 --dist loadfile -m "not cluster"
 
 lint: ## lint, types and import rules alone
 	@$(SETUP) --yes
@@ -50,9 +50,10 @@ format: ## let ruff put the code in order
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench: ## what the harness itself costs; measures, passes and fails nothing
+bench: ## what the harness costs, beside others (tests/bench/README.md); half an hour, judges nothing
 	@$(SETUP) $(ROOT_ONLY) --yes
 	$(PYTHON_HERE) -m pytest tests/bench -s
+	$(PYTHON_HERE) -m tests.bench
 
 clean: ## remove .venv, caches and build outputs; results in .harness/runs stay
 	@if [ -e .harness/cluster/cookie.json ]; then \

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES, CPUS = 4, 4
@@ -183,10 +182,13 @@ def _argv(*words: object) -> list[str]:
     return [sys.executable, "-m", "harness.devcluster", *map(str, words)]
 
 
-def _devcluster(*words: object, timeout_s: float, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _argv(*words), cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False, **options
-    )
+def _devcluster(*words: object, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            _argv(*words), cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"{' '.join(map(str, words))}: no answer within {timeout_s} s") from error
 
 
 def _guard(folder: Path) -> int:

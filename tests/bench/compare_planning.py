@@ -105,8 +105,9 @@ def main(cluster: BenchCluster, budget_s: float) -> None:
     )
     for key, why in results.why_not.items():
         print(f"  {everything[key].title}: no figure, since {why}")
-    if results.short:
-        print(f"  n below {REPEATS}: the time was up; BENCH_MINUTES gives more")
+    if results.short or results.stopped:
+        why = "somebody stopped it" if results.stopped else "the time was up; BENCH_MINUTES gives more"
+        print(f"  n below {REPEATS}: {why}")
     write_json(
         "planning",
         {
@@ -124,6 +125,8 @@ def main(cluster: BenchCluster, budget_s: float) -> None:
             ],
         },
     )
+    if results.stopped:
+        raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -138,8 +138,9 @@ def show(all_rows: Sequence[Row], results: Found[Measured]) -> None:
     for row in all_rows:
         if row.key in why_not:
             print(f"  {row.title}: no figure, since {why_not[row.key]}")
-    if results.short:
-        print(f"  n below {REPEATS}: the time was up; BENCH_MINUTES gives more")
+    if results.short or results.stopped:
+        why = "somebody stopped it" if results.stopped else "the time was up; BENCH_MINUTES gives more"
+        print(f"  n below {REPEATS}: {why}")
     busy = [m.busy_before for runs in found.values() for m in runs]
     print(
         "  own time: processor time, user and system, of the command on the login node and all its children\n"
@@ -189,6 +190,8 @@ def main(cluster: BenchCluster, budget_s: float) -> None:
     )
     show(all_rows, results)
     write_json("submission", as_data(all_rows, results))
+    if results.stopped:
+        raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

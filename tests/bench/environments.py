@@ -44,7 +44,7 @@ def reframe() -> Installed:
 def _install(name: str, requirement: str) -> Installed:
     folder, version = FOLDER / name, requirement.partition("==")[2]
     stamp = folder / "installed.txt"  # written last: half an installation has none
-    if stamp.exists() and stamp.read_text() == requirement:
+    if stamp.exists() and stamp.read_text() == requirement and (folder / "bin" / "python").exists():
         return Installed(name, version, folder)
     print(f"installing {requirement} into {folder.relative_to(ROOT)}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)

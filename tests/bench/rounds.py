@@ -25,6 +25,8 @@ class Found(Generic[T]):
     why_not: dict[str, str] = field(default_factory=dict)
     short: bool = False
     """Whether the budget ended before every repeat."""
+    stopped: bool = False
+    """Whether somebody pressed Ctrl-C; what was measured before is here."""
 
 
 def fits(wall_s: Mapping[str, float], left: Mapping[str, int], key: str, remaining_s: float) -> bool:
@@ -67,6 +69,9 @@ def in_rounds(
             started = clock()
             try:
                 found.values[key].append(measure(key, number))
+            except KeyboardInterrupt:
+                found.stopped = True
+                return found
             except BenchError as error:
                 found.why_not[key] = str(error).splitlines()[0]
                 print(f"  {error}", file=sys.stderr, flush=True)
