@@ -544,7 +544,9 @@ def test_a_case_without_a_figure_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong, code", [(None, 0), (check_failed, 1), (evidence_missing, 3), (not_observed, 3)], ids=str
+    "wrong, code",
+    [(None, 0), (check_failed, 1), (evidence_missing, 3), (not_observed, 3)],
+    ids=["all well", "a check failed", "evidence missing", "not observed"],
 )
 def test_the_exit_code_is_that_of_the_worst_case(
     wrong: Callable[[Campaign], None] | None, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
