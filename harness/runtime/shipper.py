@@ -8,6 +8,7 @@ It decides nothing: what storage says is told to whoever asked.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,10 @@ SYNC_S = 1.0
 
 @dataclass
 class Shipper:
-    """Appends the whole frames of ``source``'s files to ``target``. Runs off the event loop, one call at a time."""
+    """Appends the whole frames of ``source``'s files to ``target``. Runs off the event loop; calls wait for each other.
+
+    The last shipping of an attempt may meet one that its agent began a moment before: together they would ship twice.
+    """
 
     source: Path
     target: Path
@@ -28,6 +32,7 @@ class Shipper:
     length: int = 0
     records: int = 0
     synced: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def ship(self, *, sync: bool) -> None:
         """Move what is new; ``sync`` forces it to storage at once.
@@ -35,6 +40,10 @@ class Shipper:
         Raises:
             OSError: storage takes no more; the next call begins where the last whole file ended.
         """
+        with self.lock:
+            self._ship(sync=sync)
+
+    def _ship(self, *, sync: bool) -> None:
         descriptor = os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             with named(self.target):
@@ -55,6 +64,10 @@ class Shipper:
 
     def recorded(self) -> tuple[int, int]:
         """Bytes and records that the stream must hold in the end: those shipped, and those that are not yet."""
+        with self.lock:
+            return self._recorded()
+
+    def _recorded(self) -> tuple[int, int]:
         new = [self._new(path) for path in self.source.glob("*.rec")]
         return self.length + sum(len(data) for data, _ in new), self.records + sum(n for _, n in new)
 

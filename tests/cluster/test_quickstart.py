@@ -160,7 +160,7 @@ def test_analysis_runs_where_neither_torch_nor_submitit_can_be_imported(
 
 def test_one_sbatch_a_submission_and_about_one_sacct_a_poll_were_run(finished: Any, results: Results) -> None:
     folder, _ = finished
-    calls = json.loads((folder / "scheduler.json").read_text())
+    calls = json.loads((folder / "scheduler.json").read_text())["calls"]
     attempts = results.rows("attempts")
     seconds = (max(a["end_wall_ns"] for a in attempts) - min(a["start_wall_ns"] for a in attempts)) / 1e9
     assert calls["sbatch"] == 7

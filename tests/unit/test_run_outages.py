@@ -25,6 +25,7 @@ launcher: slurm
 limits: {max_nodes: 4, max_time_min: 60}
 node: {cpus: 4, exclusive: true}
 mpi: {plugin: pmi2}
+paths: {visible_after_s: 0}
 requeue: true
 accounting: true
 scheduler: {poll_s: 1, call_timeout_s: 1}
