@@ -64,7 +64,7 @@ PASSING = frozenset(
     }
 )
 LOOK_S = 0.4  # between two looks into the run folder, or
-LOOK_SHARE = 30.0  # so many times what the last look took, if that is longer
+LOOK_SHARE = 30.0  # so many times the processor time of the last look, if that is longer
 
 Judgement = Callable[[RunDir, Sequence[str]], Mapping[str, str]]
 """Verdict of each of these cases, as words; how cases are judged is ``analysis``'s, and no business of the driver."""
@@ -529,8 +529,10 @@ class Driver:
         before: object = None
         answered = time.monotonic()
         while True:
-            began = time.monotonic()
-            ask = began >= next_ask
+            began_cpu = (
+                time.process_time()
+            )  # not the clock: a look may wait long for a scheduler that is away
+            ask = time.monotonic() >= next_ask
             seen = self.step(ask=ask)
             known = ledger.read(self.run)
             tell(views(self.run, self.plan, known, seen.rows), self.words)
@@ -557,7 +559,7 @@ class Driver:
             elif seen.ends:
                 next_ask = min(next_ask, time.monotonic() + poll_s)
             # A look at a thousand jobs costs more than one at ten: this process stays a small part of a core.
-            time.sleep(max(LOOK_S, LOOK_SHARE * (time.monotonic() - began)))
+            time.sleep(max(LOOK_S, LOOK_SHARE * (time.process_time() - began_cpu)))
 
     def close(self) -> list[str]:
         """All jobs have ended: undo faults that are left, and ask once how often Slurm started each job.
