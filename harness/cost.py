@@ -72,7 +72,8 @@ def _hours(plan: Plan, jobs: list[Job], starts: Callable[[Plan, Job], int]) -> f
 
 def _expected_starts(plan: Plan, job: Job) -> int:
     cases = [plan.case(case_id) for case_id in job.case_ids]
-    return 1 + sum(fault.expect == "recovered" for case in cases for fault in case.faults)
+    again = [case for case in cases if not case.in_place]  # the others go on in the same allocation
+    return 1 + sum(fault.expect == "recovered" for case in again for fault in case.faults)
 
 
 def _most_starts(plan: Plan, job: Job) -> int:

@@ -80,7 +80,7 @@ def _most_tasks(campaign: Campaign, site: Site) -> int:
 def _shape(case: Case, wait: order.Wait, packing: Packing, registry: Mapping[str, Entry]) -> _Shape:
     return _Shape(
         launcher=registry[case.workload].launcher,
-        nodes=0 if packing.share_nodes else case.nodes,
+        nodes=0 if packing.share_nodes and not case.spares else case.nodes + case.spares,
         ranks_per_node=case.ranks_per_node,
         requeue=case.recovery == "requeue",
         faulted=bool(case.faults),
@@ -109,7 +109,7 @@ def _chunks(shape: _Shape, cases: list[Case], packing: Packing, site: Site) -> I
 
 def _job(shape: _Shape, cases: tuple[Case, ...], whole: Site) -> Job:
     site = whole.on(shape.partition)
-    nodes = max(case.nodes for case in cases)
+    nodes = max(case.nodes + case.spares for case in cases)
     time_limit_min = sum(c.time_limit_min for c in cases) + JOB_MARGIN_MIN
     who = f"group {cases[0].group}"
     if nodes > site.limits.max_nodes:

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from harness import strikes
 from harness.model import axes as sweep
-from harness.model.campaign import POWER_OFF, Campaign, FaultSpec, Group
-from harness.model.case import Case, Fault, Gate, Param, Plan, Policy, content_id
+from harness.model.campaign import Campaign, FaultSpec, Group
+from harness.model.case import Case, Gate, Param, Plan, Policy, content_id
 from harness.model.site import Site
 from harness.packing import PlanError as PlanError
 from harness.packing import pack, queue_limit
-from harness.rules import can_power_off, wants_twin
+from harness.rules import wants_twin
 from harness.workloads import REGISTRY, Entry
 
 
@@ -61,8 +62,16 @@ def _cases(group: Group, campaign: Campaign, site: Site, registry: Mapping[str, 
                 scaling_base=group.scaling.base_nodes if group.scaling is not None else 0,
                 checkpoint_every=group.checkpoint.every_steps if group.checkpoint is not None else 0,
                 checkpoint_keep=group.checkpoint.keep if group.checkpoint is not None else 2,
+                checkpoint_engine=group.checkpoint.engine if group.checkpoint is not None else "own",
+                memory_every=(group.checkpoint.memory_every_steps or 0)
+                if group.checkpoint is not None
+                else 0,
+                digest_every=group.digest_every_steps or 0,
                 recovery=group.recovery.policy,
                 max_restarts=group.recovery.restarts,
+                spares=group.recovery.spares,
+                shrink=group.recovery.shrink,
+                detection=group.detection.model_dump(),
                 gates=tuple(Gate(g.metric, g.statistic, g.min, g.max, dict(g.where)) for g in group.gates),
                 time_limit_min=group.time_limit_min,
                 axes=cell,
@@ -70,7 +79,7 @@ def _cases(group: Group, campaign: Campaign, site: Site, registry: Mapping[str, 
                 command=command,
             )
             case_id = _case_id(case, group.faults)
-            yield replace(case, case_id=case_id, faults=tuple(_faults(group, case_id, site)))
+            yield replace(case, case_id=case_id, faults=strikes.of_group(group, case, case_id, site))
 
 
 def _cells(group: Group) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -115,26 +124,15 @@ def _case_id(case: Case, faults: Iterable[FaultSpec]) -> str:
     }
     if case.command is not None:
         content["command"] = case.command
+    # Later additions, left out where they say nothing, so that older ids stay what they were.
+    more = {
+        "engine": case.checkpoint_engine if case.checkpoint_engine != "own" else "",
+        "memory": case.memory_every,
+        "spares": case.spares,
+        "shrink": case.shrink,
+    }
+    content |= {name: value for name, value in more.items() if value}
     return content_id(content)
-
-
-def _faults(group: Group, case_id: str, site: Site) -> Iterator[Fault]:
-    for index, spec in enumerate(group.faults):
-        kind: str = spec.kind
-        if kind == POWER_OFF and not can_power_off(site):
-            if spec.instead is None:
-                raise PlanError(
-                    f"group {group.name}: {kind} needs a power command, and site {site.name} has none"
-                )
-            kind = spec.instead
-        yield Fault(
-            fault_id=f"{case_id}-f{index}",
-            kind=kind,
-            requested_kind=spec.kind,
-            target_node=spec.target.node,
-            at_step=spec.at.step,
-            expect=spec.expect,
-        )
 
 
 # ---- twins ----
@@ -155,7 +153,17 @@ def _with_twins(cases: list[Case], campaign: Campaign, registry: Mapping[str, En
         answer = _answer(case)
         twin = None
         if answer not in undisturbed:
-            twin = replace(case, faults=(), recovery="none", max_restarts=0, gates=(), is_twin=True)
+            twin = replace(
+                case,
+                faults=(),
+                recovery="none",
+                max_restarts=0,
+                spares=0,
+                shrink=False,
+                memory_every=0,
+                gates=(),
+                is_twin=True,
+            )
             twin = replace(twin, case_id=_case_id(twin, ()))
             undisturbed[answer] = twin.case_id
         planned.append(replace(case, twin=undisturbed[answer]))
@@ -174,6 +182,7 @@ def _answer(case: Case) -> str:
         "ranks_per_node": case.ranks_per_node,
         "seed": case.seed,
         "checkpoint_every": case.checkpoint_every,
+        "digest_every": case.digest_every,
         "partition": case.partition,  # other processors may round otherwise
         "command": case.command,
     }

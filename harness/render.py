@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.model.campaign import POWER_OFF
+from harness.model import fault as fault_model
 from harness.model.case import Plan, Submission
 from harness.model.container import path_problem
 from harness.model.site import Site
@@ -168,8 +168,9 @@ def _context(
             f"submission {submission.name}: its jobs differ in shape, and an array has one; plan again"
         )
     cases = [plan.case(case_id) for j in jobs for case_id in j.case_ids]
-    power_off = any(f.kind == POWER_OFF for c in cases for f in c.faults)
-    exclusive = site.node.exclusive or power_off  # a node that others compute on is not switched off
+    outside = (fault_model.POWER, fault_model.EMULATED)  # others who compute on a node would be hit as well
+    reaches_out = any(fault_model.KINDS[f.kind].needs in outside for c in cases for f in c.faults)
+    exclusive = site.node.exclusive or reaches_out
     shared_cores = site.kind in ("emulated", "workstation")  # its nodes share the cores of one machine
     number = "%A_%a" if submission.is_array else "%j"
     return {

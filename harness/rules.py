@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
+from harness import fault_rules
 from harness.model import axes as sweep
-from harness.model.campaign import COMMAND, KILL_PROCESSES, POWER_OFF, Campaign, Group
+from harness.model.campaign import COMMAND, Campaign, Group
+from harness.model.fault import FAILED
 from harness.model.fields import Finding, Loc, did_you_mean
 from harness.model.metrics import METRICS
 from harness.model.site import Site
+from harness.param_rules import no_parameter, wrong_type
 
 JOB_MARGIN_MIN = (
     2  # starting the agents, and the warning signal, which Slurm sends up to two minutes before the end
 )
 MAX_CASES = 10_000
-MAX_PARAM = 1 << 40  # of a workload: rows, bytes, ...; more than any machine holds
 _LISTED = "harness/model/metrics.py lists them"
 
 
-class Workload(Protocol):
+class Workload(fault_rules.Workload, Protocol):
     """What the rules need to know of a workload; ``harness.workloads.Entry`` has it."""
 
     @property
@@ -38,28 +40,15 @@ class Workload(Protocol):
     def defaults(self) -> dict[str, Any]:
         """Parameters and their defaults."""
 
-    @property
-    def restartable(self) -> bool:
-        """Whether its state can be saved and restored."""
-
-    @property
-    def launcher(self) -> str:
-        """How its ranks are started: "torch", "mpi", ..."""
-
 
 Registry = Mapping[str, Workload]
-
-
-def can_power_off(site: Site) -> bool:
-    """Whether a node's power may be switched on this site."""
-    return site.power is not None and site.kind in ("emulated", "staging")
 
 
 def wants_twin(group: Group, workload: Workload) -> bool:
     """Whether the group's faulted cases are compared with undisturbed runs."""
     if group.twin is not None:
         return group.twin
-    return workload.restartable and any(f.expect == "recovered" for f in group.faults)
+    return workload.restartable and any(f.expect != FAILED for f in group.faults)
 
 
 def resumes(group: Group, workload: Workload) -> bool:
@@ -86,8 +75,8 @@ def workload_findings(
     defaults = registry[workload].defaults
     for name, value in params.items() if isinstance(params, Mapping) else ():
         if name not in defaults:
-            yield Finding(("params", str(name)), _no_parameter(name, workload, defaults), value)
-        elif problem := _wrong_type(value, defaults[name]):
+            yield Finding(("params", str(name)), no_parameter(name, workload, defaults), value)
+        elif problem := wrong_type(value, defaults[name]):
             yield Finding(("params", str(name)), problem, value)
     for number, axis in enumerate(axes if isinstance(axes, tuple) else ()):
         for name, values in axis.items() if isinstance(axis, Mapping) else ():
@@ -95,10 +84,10 @@ def workload_findings(
                 continue  # the model's own rules
             loc: Loc = ("axes", number, str(name))
             if name not in defaults:
-                yield Finding(loc, _no_parameter(name, workload, (*defaults, *sweep.AXIS_FIELDS)))
+                yield Finding(loc, no_parameter(name, workload, (*defaults, *sweep.AXIS_FIELDS)))
                 continue
             for index, value in enumerate(values if isinstance(values, tuple) else ()):
-                if problem := _wrong_type(value, defaults[name]):
+                if problem := wrong_type(value, defaults[name]):
                     yield Finding((*loc, index), problem, value)
 
 
@@ -120,46 +109,6 @@ def metric_findings(gates: object, command: object) -> Iterator[Finding]:
             if column not in known:
                 text = f"is no column of the samples; {did_you_mean(column, known, _LISTED)}"
                 yield Finding(("gates", index, "where", str(column)), text, value)
-
-
-def _no_parameter(name: object, workload: str, allowed: Iterable[str]) -> str:
-    names = sorted(allowed)
-    hint = did_you_mean(name, names, "remove it")
-    return f"is no parameter of {workload}, allowed: {', '.join(names)}; {hint}"
-
-
-def _wrong_type(value: object, default: object) -> str:
-    if isinstance(default, tuple):
-        if not isinstance(value, tuple):
-            return f"must be a list, like the default {list(default)}; write it in [ ]"
-        parts, examples = value, default[:1]
-    else:
-        if isinstance(value, tuple):
-            return f"must be one value, like the default {default}; remove the [ ]"
-        parts, examples = (value,), (default,)
-    for example in examples:
-        for part in parts:
-            if not _alike(part, example):
-                return f"must be {_kind(example)}, like the default {example}; change it"
-            if isinstance(part, int | float) and part < 0 <= float(str(example)):
-                return f"is negative, allowed: 0 and above (default {example}); change it"
-            if isinstance(part, int) and part > MAX_PARAM:
-                return f"is too large, allowed: {MAX_PARAM} and below; lower it"
-    return ""
-
-
-def _alike(value: object, example: object) -> bool:
-    if isinstance(example, bool) or isinstance(value, bool):
-        return isinstance(example, bool) and isinstance(value, bool)
-    if isinstance(example, float):
-        return isinstance(value, int | float)
-    return type(value) is type(example)
-
-
-def _kind(example: object) -> str:
-    if isinstance(example, bool):
-        return "true or false"
-    return {int: "a whole number", float: "a number", str: "a text"}[type(example)]
 
 
 def group_findings(group: Group, workload: Workload) -> Iterator[Finding]:
@@ -192,71 +141,8 @@ def group_findings(group: Group, workload: Workload) -> Iterator[Finding]:
                 f"is more than the {steps} steps of a case, so none would be taken; lower it",
                 group.checkpoint.every_steps,
             )
-    if group.recovery.policy == "requeue" and not resumes(group, workload):
-        instead = (
-            "say that it can (command.restartable)"
-            if group.workload == COMMAND
-            else "choose another workload"
-        )
-        yield Finding(
-            ("recovery", "policy"),
-            f"but {group.workload} cannot resume from a saved state; write none or {instead}",
-            group.recovery.policy,
-        )
-    yield from _fault_findings(group, workload, steps)
+    yield from fault_rules.group_findings(group, workload, steps, resumes(group, workload))
     yield from _growth_findings(group, workload)
-
-
-def _fault_findings(group: Group, workload: Workload, steps: int) -> Iterator[Finding]:
-    smallest = min(group.node_counts)
-    recovered = [f for f in group.faults if f.expect == "recovered"]
-    for index, fault in enumerate(group.faults):
-        if fault.at.step >= steps:
-            yield Finding(
-                ("faults", index, "at", "step"),
-                f"but a case has {steps} steps, the last of them {steps - 1}; lower it",
-                fault.at.step,
-            )
-        if fault.target.node >= smallest:
-            yield Finding(
-                ("faults", index, "target", "node"),
-                f"but the smallest case has {smallest} node{'s' * (smallest > 1)}, allowed: 0 to "
-                f"{smallest - 1}; lower it",
-                fault.target.node,
-            )
-        if fault.expect == "recovered" and resumes(group, workload):
-            lacks = []
-            if group.recovery.policy == "none":
-                lacks.append("recovery: {policy: requeue}")
-            if group.checkpoint is None and group.workload != COMMAND:
-                lacks.append("checkpoint: {every_steps: ...}")
-            if lacks:
-                yield Finding(
-                    ("faults", index, "expect"),
-                    f"but the group cannot recover without {' and '.join(lacks)}; add that, or expect failed",
-                    fault.expect,
-                )
-        elif fault.expect == "recovered":
-            yield Finding(
-                ("faults", index, "expect"),
-                f"but {group.workload} cannot resume from a saved state; "
-                "expect failed or choose another workload",
-                fault.expect,
-            )
-    if group.recovery.policy == "requeue" and len(recovered) > group.recovery.restarts:
-        yield Finding(
-            ("recovery", "max_restarts"),
-            f"but {len(recovered)} faults are expected to be recovered from; raise it",
-            group.recovery.restarts,
-        )
-    if group.twin and not workload.restartable:
-        yield Finding(
-            ("twin",),
-            f"but {group.workload} cannot resume, so its answer is no twin's; remove it",
-            group.twin,
-        )
-    if group.twin and group.faults and not recovered:
-        yield Finding(("twin",), "but no fault is expected to be recovered from; remove it", group.twin)
 
 
 def _growth_findings(group: Group, workload: Workload) -> Iterator[Finding]:
@@ -378,6 +264,14 @@ def _group_on_site(group: Group, site: Site) -> Iterator[Finding]:
                 f"but {where} allows at most {site.limits.max_nodes}; lower it or choose another site",
                 nodes,
             )
+    largest = max(group.node_counts)
+    if largest <= site.limits.max_nodes < largest + group.recovery.spares:
+        yield Finding(
+            ("recovery", "spares"),
+            f"and {largest} nodes to compute on are more than the {site.limits.max_nodes} that {where} allows; "
+            "lower it",
+            group.recovery.spares,
+        )
     if group.time_limit_min + JOB_MARGIN_MIN > site.limits.max_time_min:
         yield Finding(
             ("time_limit_min",),
@@ -401,11 +295,4 @@ def _group_on_site(group: Group, site: Site) -> Iterator[Finding]:
             "expect failed",
             group.recovery.policy,
         )
-    for index, fault in enumerate(group.faults):
-        if fault.kind == POWER_OFF and fault.instead is None and not can_power_off(site):
-            yield Finding(
-                ("faults", index, "kind"),
-                f"but {where} has no power command; choose a site that has one, or add "
-                f"instead: {KILL_PROCESSES}",
-                fault.kind,
-            )
+    yield from fault_rules.site_findings(group, site, where)

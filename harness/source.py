@@ -298,7 +298,7 @@ def _short(text: str, limit: int = 40) -> str:
 _WIDTH = 100  # characters of a line, where something can be broken up
 _LONG_KEY = 200  # characters; YAML takes a key for one only in the first 1024 of a line
 _LINES = re.compile(
-    r"[\t\x20-\x7e\xa1-\u1fff]*\S[\t\x20-\x7e\xa1-\u1fff]*\n(?:[\t\x20-\x7e\xa1-\u1fff]|\n)*"
+    r"[\t\x20-\x7e\xa1-\u1fff]*(?!\s)[\x21-\x7e\xa1-\u1fff][\t\x20-\x7e\xa1-\u1fff]*\n(?:[\t\x20-\x7e\xa1-\u1fff]|\n)*"
 )  # kept as it is
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*")
 _QUOTED = frozenset(

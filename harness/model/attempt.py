@@ -55,6 +55,10 @@ class Attempt:
     restored_step: int = -1  # the checkpoint it began from, or -1
     streams: tuple[StreamEnd, ...] = ()
     failure: str = ""  # class of the failure (harness.failures) where those who were there could tell
+    policy: str = ""  # how it was begun: "first", or the recovery policy
+    last_begun: int = -1  # highest step that any rank is known to have begun
+    fell_silent: bool = False  # whether the rank that took the others with it ended without a word
+    saved_step: int = 0  # the newest checkpoint on shared storage when it ended: so many steps were finished
 
     @property
     def folder(self) -> str:

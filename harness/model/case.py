@@ -10,24 +10,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from harness.model.fault import Fault as Fault
+
 Scalar = str | int | float | bool
 Param = Scalar | tuple[Scalar, ...]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One declared fault of a case.
-
-    ``kind`` is what will be done on this site; ``requested_kind`` is what the campaign asked for. They
-    differ only where the campaign allowed a substitute (``instead:``) and the site lacks the means.
-    """
-
-    fault_id: str
-    kind: str
-    requested_kind: str
-    target_node: int  # index into the allocation's nodes; 0 is the batch host
-    at_step: int  # injected as soon as every rank has begun this step
-    expect: str  # "recovered" or "failed"
 
 
 @dataclass(frozen=True)
@@ -59,9 +45,15 @@ class Case:
     scaling_base: int = 0  # nodes for which the campaign's parameters are meant; 0 without scaling
     checkpoint_every: int = 0  # steps; 0 means never
     checkpoint_keep: int = 2
+    checkpoint_engine: str = "own"  # "own", "torch.save" or "dcp"
+    memory_every: int = 0  # steps between checkpoints in node memory; 0 means never
+    digest_every: int = 0  # steps between digests of the live state; 0: at checkpoints only
     faults: tuple[Fault, ...] = ()
-    recovery: str = "none"  # "none" or "requeue"
+    recovery: str = "none"  # "none", "requeue", "new-step" or "warm-restart"
     max_restarts: int = 0
+    spares: int = 0  # nodes that its job has beyond `nodes`, to replace lost ones
+    shrink: bool = False  # goes on with fewer ranks when no spare is left
+    detection: Mapping[str, float] = field(default_factory=dict)  # harness.model.campaign.Detection
     gates: tuple[Gate, ...] = ()
     twin: str = ""  # case_id of the undisturbed run whose answer this one must equal
     is_twin: bool = False  # planned only because a faulted case needs it
@@ -75,8 +67,13 @@ class Case:
 
     @property
     def ranks(self) -> int:
-        """World size."""
+        """World size, while it has all its nodes."""
         return self.nodes * self.ranks_per_node
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it is started again inside its allocation."""
+        return self.recovery in IN_PLACE
 
     @property
     def label(self) -> str:
@@ -100,7 +97,7 @@ class Case:
             TypeError: a field is missing or unknown, so the data comes from another version.
         """
         values = dict(data)
-        values["faults"] = tuple(Fault(**f) for f in values.get("faults", ()))
+        values["faults"] = tuple(Fault.from_json(f) for f in values.get("faults", ()))
         values["gates"] = tuple(Gate(**g) for g in values.get("gates", ()))
         for name in ("params", "axes"):
             values[name] = {
@@ -109,6 +106,8 @@ class Case:
         return cls(**values)
 
 
+IN_PLACE = ("new-step", "warm-restart")
+CACHED = "CACHED"  # state of a job that is not run, because an earlier run kept its twin's records
 _LABEL_VALUE, _LABEL_AXES = 24, 100  # characters
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]")
 

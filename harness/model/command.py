@@ -283,8 +283,11 @@ class Command(Frozen):
     time_limit_s: Annotated[Number, Field(gt=0)] | None = None
     """Seconds after which the program is ended and has failed; the case's time limit unless told otherwise."""
     restartable: bool = False
-    """Whether it resumes from its own files in {case_folder}, so that a lost node is worth another start. With
-    `progress` it says where it resumes before it says anything else."""
+    """Whether it resumes from its own files in {case_folder}, so that a lost node or rank is worth another start: by
+    harness.program's restore and save, or in its own way. With `progress` it says where it resumes before it says
+    anything else."""
+    checkpoint_folder: FileInside = "checkpoints"
+    """Folder inside {case_folder} where it keeps what it resumes from: {checkpoints}, and HARNESS_CHECKPOINTS."""
 
     @model_validator(mode="after")
     def _rules(self) -> Command:

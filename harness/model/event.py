@@ -17,6 +17,7 @@ JOB_REQUEUE_ASKED = "job.requeue_asked"  # the supervisor asked; that it was don
 JOB_AGAIN = "job.again"  # by the driver: jobs are submitted once more; data: why, case by case
 SUBMISSION_DEFERRED = "submission.deferred"  # by the driver: sbatch said "not now"
 GROUP_JUDGED = "group.judged"  # by the driver: others need this group
+TWIN_CACHED = "twin.cached"  # an earlier run made its records; data: which, and how old they are
 NODE_SUSPECTED = "node.suspected"  # by the driver: no further job of the run gets this node
 CONTROLLER_AWAY = "controller.away"  # a step could not be made, and is tried again; data: said
 AGENT_CONNECTED = "agent.connected"
@@ -31,6 +32,12 @@ WORLD_WRONG = "world.wrong_size"
 PROGRAM_STARTED = "program.started"  # a user's own; data: its arguments
 PROGRAM_ENDED = "program.ended"
 FIRST_STEP = "rank.first_step"  # the first step an attempt finished, on one rank
+RANK_RUNNING = "rank.running"  # t5: a new process is in its world; state is not loaded yet
+DETECTED = "detected"  # t2, and t3 if it is the right one; data: what, rank, node, step, evidence
+ATTEMPT_LEFT = "attempt.left"  # t4: the last survivor has left the broken step
+RECOVERY_BEGUN = "recovery.begun"  # data: policy, why, nodes
+SUPERVISOR_SUCCEEDED = "supervisor.succeeded"  # a surviving node took over; data: from, generation
+STATE_DIGEST = "state.digest"  # by rank; data: step (steps finished), digest of the live state
 # Faults, and the three facts each leaves
 FAULT_REQUESTED = "fault.requested"  # t0
 FAULT_INJECTED = "fault.injected"  # t1: the call returned
@@ -40,6 +47,9 @@ FAULT_REFUSED = "fault.refused"  # it could not be done
 FAULT_UNHEALED = "fault.unhealed"  # healing was tried, and could not be verified
 # Checkpoints
 CHECKPOINT_COMMITTED = "checkpoint.committed"
+CHECKPOINT_FAILED = (
+    "checkpoint.failed"  # it could not be written or committed; the run goes on; data: step, why
+)
 CHECKPOINT_REFUSED = "checkpoint.refused"  # did not verify; an older one is tried
 CHECKPOINT_RESTORED = "checkpoint.restored"
 # Answers

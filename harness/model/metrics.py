@@ -54,7 +54,15 @@ METRICS: dict[str, Metric] = _table(
         "algorithm bandwidth x 2(n-1)/n for all-reduce (nccl-tests PERFORMANCE.md); 0 for n = 1",
     ),
     Metric("loss", "1", "f8", LOWER, "training loss of the step's batch, mean over ranks"),
+    Metric("batch_id", "1", "i8", NEITHER, "digest of the ids of the samples this rank used in the step"),
     Metric("tokens", "1", "i8", NEITHER, "tokens this rank processed in the step"),
+    Metric(
+        "batch_id",
+        "1",
+        "i8",
+        NEITHER,
+        "63-bit number of the content of the batch this rank consumed in the step",
+    ),
     Metric(
         "residual", "1", "f8", LOWER, "2-norm over the grid of the change in one Jacobi sweep, over all ranks"
     ),

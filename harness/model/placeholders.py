@@ -27,6 +27,7 @@ FACTS = {
     "case": "the case's id",
     "folder": "the attempt's own folder on shared storage, where the program starts",
     "case_folder": "a folder on shared storage that all attempts of the case share",
+    "checkpoints": "where the program keeps its checkpoints: command.checkpoint_folder in {case_folder}",
     "python": "the interpreter that runs the harness",
 }
 

@@ -195,6 +195,11 @@ class Power(Frozen):
     command: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Program and arguments, no shell; {action} becomes off, on or status, {node} the node's name, {python}
     the job's interpreter. The first word it prints is off or on."""
+    max_nodes: Annotated[int, Field(ge=1, le=1000)] = 1
+    """staging only: most nodes that one run may have switched off at a time."""
+    secret_file: Line = ""
+    """File, readable by its owner alone, whose content the command finds in HARNESS_POWER_SECRET. A password belongs
+    neither here nor among the arguments, which everybody can read."""
 
     @model_validator(mode="after")
     def _rules(self) -> Power:
