@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from harness.model.case import Case
+from harness.model.fault import CONTROLS
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Entry:
     defaults: dict[str, Any]  # parameters and their default values; their types are checked against these
     restartable: bool  # has save and restore
     help: str
+    reshapes: bool = False  # its state can be restored by another number of ranks, with the same answer
+    controls: tuple[str, ...] = ()  # negative controls that it can do
 
 
 REGISTRY: dict[str, Entry] = {
@@ -48,6 +51,26 @@ REGISTRY: dict[str, Entry] = {
         },
         True,
         "a small transformer under DDP on data made from the seed",
+        controls=CONTROLS,
+    ),
+    "torch.pipeline": Entry(
+        "harness.workloads.torch_pipeline",
+        "torch",
+        40,
+        3,
+        {
+            "layers": 4,
+            "width": 64,
+            "heads": 4,
+            "sequence": 32,
+            "batch": 8,
+            "micro_batches": 4,
+            "vocabulary": 128,
+            "learning_rate": 0.001,
+        },
+        True,
+        "a small transformer, its layers split over the ranks, micro-batches sent from stage to stage",
+        controls=CONTROLS,
     ),
     "mpi.halo": Entry(
         "harness.workloads.mpi_halo",
@@ -57,6 +80,8 @@ REGISTRY: dict[str, Entry] = {
         {"rows": 512, "columns": 512},
         True,
         "2-D Jacobi with halo exchange; residual compared with a single-rank run's",
+        reshapes=True,
+        controls=("position",),
     ),
 }
 

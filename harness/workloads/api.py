@@ -7,11 +7,14 @@ them, records them, takes checkpoints and tells the agent how far it has come.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+from harness.model.fault import CONTROLS as CONTROLS
 
 Param = str | int | float | bool | tuple[Any, ...]
+T = TypeVar("T")
 
 
 class WrongWorldSize(Exception):
@@ -41,6 +44,50 @@ class RankContext(Protocol):
     def result(self, name: str, value: object) -> None:
         """Record a final answer (a digest, a residual): compared with the twin's by name and rank."""
 
+    def collective(self, call: Callable[[], T]) -> T:
+        """Run one collective, send or receive, counted, so that a hang shows where; faults may skip or reorder it."""
+
+
+class CheckpointWriter(Protocol):
+    """What a rank saves its part of a checkpoint through. The folder is fresh, and committed by others."""
+
+    folder: Path
+    engine: str  # "own", "torch.save" or "dcp"
+    level: str  # "shared": storage that all nodes see; "memory": the memory of this rank's node
+    writes_shared: bool  # this rank writes what all ranks hold alike, for those who look into the same folder
+
+    def open(self, name: str, everyone: bool = False) -> BinaryIO:
+        """A new file of this rank's, written from front to back (no seek): hashed on the way, on disk once closed.
+
+        Args:
+            name: unique among ranks; it may begin with one folder: ``rank-3/part``.
+            everyone: all ranks load it, not this one alone; only where ``writes_shared``.
+        """
+
+
+class CheckpointReader(Protocol):
+    """What a rank restores from: a committed checkpoint whose files were verified."""
+
+    folder: Path
+    engine: str  # that it was written with
+    level: str
+    world: int  # number of ranks that wrote it
+
+    def open(self, name: str) -> BinaryIO:
+        """A file of it, to read."""
+
+
+class Reshaping(Protocol):
+    """What a workload has besides when any number of ranks can restore what another number saved (``reshapes``)."""
+
+    reshapes: bool
+
+    def sources(self, saved_world: int) -> Sequence[int]:
+        """Ranks whose files this rank reads of a checkpoint by ``saved_world`` ranks."""
+
+    def whole_digest(self) -> str:
+        """Digest of the state of all ranks together, the same on every rank and for any number of them."""
+
 
 class Workload(Protocol):
     """A workload on one rank. ``step`` may return columns for the ``steps`` table of that step."""
@@ -48,17 +95,31 @@ class Workload(Protocol):
     tables: Mapping[str, tuple[str, ...]]
     """Tables it records and their columns, metrics of ``harness.model.metrics``; ``steps``: what ``step`` returns."""
 
+    controls: tuple[str, ...]
+    """The negative controls that ``sabotage`` can do, of ``CONTROLS``."""
+
     def setup(self, context: RankContext) -> None:
         """Join the world, allocate, seed. Raises WrongWorldSize when the world has another size."""
 
     def step(self, step: int) -> Mapping[str, int | float]:
         """Do step ``step`` and return the values of ``tables["steps"]``."""
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write this rank's part of a checkpoint into ``folder``; return the files it wrote, flushed."""
+    def save(self, writer: CheckpointWriter) -> None:
+        """Write this rank's part of a checkpoint.
 
-    def restore(self, folder: Path) -> None:
+        Raises:
+            ValueError: the workload has no such engine.
+        """
+
+    def restore(self, reader: CheckpointReader) -> None:
         """Load this rank's part of a checkpoint that was verified."""
+
+    def sabotage(self, what: str) -> None:
+        """A negative control, after a restore: leave ``what`` as if it had not been restored; the proof must notice.
+
+        Raises:
+            ValueError: it is none of ``controls``.
+        """
 
     def state_digest(self) -> str:
         """Digest of the live state (parameters, optimiser, random state, data position) as hex."""

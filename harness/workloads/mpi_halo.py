@@ -17,21 +17,20 @@ the first steps are recomputed, and above SERIAL_CELLS none; the check's detail,
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.runtime import digest
-from harness.workloads.api import RankContext
+from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
 from harness.workloads.mpi_world import MpiWorld
 
 SERIAL_UPDATES = 5 * 10**8  # one to five seconds
 SERIAL_CELLS = 2**26  # 1 GiB for two copies of the grid
+DIGEST_BYTES = digest.HEX_DIGITS // 2
 TILE_CELLS = 2**14  # temporaries of 128 KiB stay in the cache of a core
 
 Grid = NDArray[np.float64]
@@ -97,6 +96,8 @@ class MpiHalo(MpiWorld):
     tables: Mapping[str, tuple[str, ...]] = {
         "steps": ("residual", "compute_ns", "communication_ns", "cell_updates"),
     }
+    reshapes = True  # any number of ranks can go on from what another number saved
+    controls = ("position",)  # it has neither random state nor optimiser
 
     def setup(self, context: RankContext) -> None:
         """Refuse grids that cannot be split; join; fill this rank's rows."""
@@ -120,12 +121,12 @@ class MpiHalo(MpiWorld):
     def step(self, step: int) -> Mapping[str, int | float]:
         """Exchange halos, sweep, and form the residual on every rank."""
         start = time.monotonic_ns()
-        self.exchange()
+        self.context.collective(self.exchange)
         exchanged = time.monotonic_ns()
         own_sums = sweep(self.old, self.new)
         swept = time.monotonic_ns()
         sums = np.empty(self.rows)
-        self.comm.Allgatherv(own_sums, [sums, self.counts])
+        self.context.collective(lambda: self.comm.Allgatherv(own_sums, [sums, self.counts]))
         gathered = time.monotonic_ns()
         self.old, self.new = self.new, self.old
         self.sweeps += 1
@@ -145,33 +146,81 @@ class MpiHalo(MpiWorld):
         self.comm.Sendrecv(self.old[1], self.above, 0, self.old[-1], self.below, 0)
         self.comm.Sendrecv(self.old[-2], self.below, 1, self.old[0], self.above, 1)
 
-    def save(self, folder: Path) -> list[Path]:
-        """Own rows, number of sweeps and, on rank 0, all residuals so far, in ``rank-N.npz``."""
-        path = folder / f"rank-{self.context.rank}.npz"
-        with path.open("xb") as stream:
-            sweeps, residuals = np.array(self.sweeps), np.array(self.residuals)
-            np.savez(stream, rows=self.old[1:-1], sweeps=sweeps, residuals=residuals)
-            stream.flush()
-            os.fsync(stream.fileno())
-        return [path]
-
-    def restore(self, folder: Path) -> None:
-        """Load what this rank saved.
+    def save(self, writer: CheckpointWriter) -> None:
+        """Own rows, number of sweeps and, on rank 0, all residuals so far, one behind the other in ``rank-N.npy``.
 
         Raises:
-            ValueError: the file holds other rows than this rank's, say of a world of another size.
+            ValueError: another engine than its own was asked for.
         """
-        path = folder / f"rank-{self.context.rank}.npz"
-        with np.load(path, allow_pickle=False) as saved:
-            shape = (self.own_rows, self.columns + 2)
-            if saved["rows"].shape != shape:
+        if writer.engine != "own":
+            raise ValueError(
+                f"checkpoint engine {writer.engine!r}: mpi.halo has only its own; say engine: own"
+            )
+        arrays = (self.old[1:-1], np.array(self.sweeps), np.array(self.residuals))
+        with writer.open(f"rank-{self.context.rank}.npy") as stream:
+            for array in arrays:
+                np.save(stream, array, allow_pickle=False)
+
+    def sources(self, saved_world: int) -> list[int]:
+        """Ranks that saved rows of this rank's; on rank 0 also rank 0, which saved the residuals."""
+        last_row = self.first_row + self.own_rows
+        found = []
+        for rank in range(saved_world):
+            first, count = split(self.rows, saved_world, rank)
+            if (first < last_row and self.first_row < first + count) or self.context.rank == rank == 0:
+                found.append(rank)
+        return found
+
+    def restore(self, reader: CheckpointReader) -> None:
+        """Load this rank's rows, from as many ranks' files as hold some of them.
+
+        Raises:
+            ValueError: the files hold another grid, or parts of different sweeps.
+        """
+        sweeps = set()
+        for rank in self.sources(reader.world):
+            with reader.open(f"rank-{rank}.npy") as stream:
+                rows, count, residuals = (np.load(stream, allow_pickle=False) for _ in range(3))
+            first, height = split(self.rows, reader.world, rank)
+            if rows.shape != (height, self.columns + 2):
                 raise ValueError(
-                    f"{path}: holds rows x columns of {saved['rows'].shape}, this rank has {shape}: "
-                    "restore with as many ranks, and on the same grid, as it was saved with"
+                    f"{reader.folder}: rank {rank} saved rows x columns of {rows.shape}, and of this grid it would "
+                    f"be {(height, self.columns + 2)}: restore on the same grid as it was saved with"
                 )
-            self.old[1:-1] = saved["rows"]
-            self.sweeps = self.steps = int(saved["sweeps"])
-            self.residuals = saved["residuals"].tolist()
+            begin, end = max(first, self.first_row), min(first + height, self.first_row + self.own_rows)
+            self.old[1 + begin - self.first_row : 1 + end - self.first_row] = rows[
+                begin - first : end - first
+            ]
+            sweeps.add(int(count))
+            if rank == 0 and self.context.rank == 0:
+                self.residuals = residuals.tolist()
+        if len(sweeps) != 1:
+            raise ValueError(f"{reader.folder}: its parts are of {sorted(sweeps)} sweeps")
+        (self.sweeps,) = sweeps
+        self.steps = self.sweeps
+
+    def whole_digest(self) -> str:
+        """Digest of the grid, the sweeps and the residuals: the same on any number of ranks."""
+        rows = self._joined_row_digests()
+        whole = {"rows": rows, "sweeps": self.sweeps, "residuals": self.residuals}
+        return str(self.broadcast(digest.of(whole) if self.context.rank == 0 else None))
+
+    def _joined_row_digests(self) -> bytes:
+        """Of all ranks' rows, on rank 0; nothing elsewhere."""
+        own = np.frombuffer(row_digests(self.old[1:-1]), dtype=np.uint8)
+        if self.context.rank:
+            self.comm.Gatherv(own, None)
+            return b""
+        joined = np.empty(self.rows * DIGEST_BYTES, dtype=np.uint8)
+        self.comm.Gatherv(own, [joined, [DIGEST_BYTES * n for n in self.counts]])
+        return joined.tobytes()
+
+    def sabotage(self, what: str) -> None:
+        """See ``Workload.sabotage``; position: this rank's rows are one sweep ahead of their count."""
+        if what != "position":
+            raise ValueError(f"{what!r} is no control of mpi.halo, allowed: {', '.join(self.controls)}")
+        sweep(self.old, self.new)
+        self.old, self.new = self.new, self.old
 
     def state_digest(self) -> str:
         """Digest of own rows, number of sweeps, residuals so far. Halos are exchanged anew in each step."""
@@ -179,13 +228,9 @@ class MpiHalo(MpiWorld):
 
     def close(self) -> None:
         """Rank 0 compares with a run on one rank and records the answer; then leave."""
-        own = np.frombuffer(row_digests(self.old[1:-1]), dtype=np.uint8)
+        joined = self._joined_row_digests()
         if self.context.rank == 0:
-            joined = np.empty(self.rows * 32, dtype=np.uint8)
-            self.comm.Gatherv(own, [joined, [32 * n for n in self.counts]])
-            self._judge(digest.of(joined.tobytes()))
-        else:
-            self.comm.Gatherv(own, None)
+            self._judge(digest.of(joined))
         self.leave()
 
     def _judge(self, grid_digest: str) -> None:

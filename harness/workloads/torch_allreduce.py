@@ -19,14 +19,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
 import torch.distributed as dist
 
 from harness.runtime import digest
-from harness.workloads.api import RankContext
+from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
 from harness.workloads.torch_world import TorchWorld
 
 POSITIONS, WEIGHTS = 31, 127  # the primes of the formula above
@@ -51,6 +50,7 @@ class TorchAllReduce(TorchWorld):
         "collectives": ("step", "message_bytes", "elapsed_ns"),
         "steps": (),
     }
+    controls: tuple[str, ...] = ()  # there is no state that a control could spoil
 
     def setup(self, context: RankContext) -> None:
         """Refuse sizes and worlds that cannot be checked exactly; join; allocate."""
@@ -85,14 +85,17 @@ class TorchAllReduce(TorchWorld):
             p, weights = self.pattern(step, size)
             buffer = p * weights[self.context.rank]
             self.synchronize()
-            self.barrier()
+            self.context.collective(self.barrier)
             start = time.monotonic_ns()
-            dist.all_reduce(buffer)
+            self._all_reduce(buffer)
             self.synchronize()
             elapsed = time.monotonic_ns() - start
             self.context.record("collectives", {"step": step, "message_bytes": size, "elapsed_ns": elapsed})
             self._compare(step, size, buffer, p * sum(weights))
         return {}
+
+    def _all_reduce(self, buffer: torch.Tensor) -> None:
+        self.context.collective(lambda: dist.all_reduce(buffer))
 
     def _compare(self, step: int, size: int, observed: torch.Tensor, expected: torch.Tensor) -> None:
         """Count the elements that differ, and remember the first; NaN differs from everything."""
@@ -107,12 +110,15 @@ class TorchAllReduce(TorchWorld):
         tally.wrong += wrong
         tally.last = observed
 
-    def save(self, folder: Path) -> list[Path]:
+    def save(self, writer: CheckpointWriter) -> None:
         """Nothing to save."""
-        return []
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, reader: CheckpointReader) -> None:
         """Nothing to restore."""
+
+    def sabotage(self, what: str) -> None:
+        """There is nothing to spoil."""
+        raise ValueError(f"{what!r} is no control of torch.allreduce, which has no state")
 
     def state_digest(self) -> str:
         """Digest of the state, which is empty."""

@@ -7,17 +7,12 @@ Built so that a run that was interrupted and restored equals, bit for bit, one t
   arrangement adds in another order. A restored process would make its first step with the first
   arrangement; so each process makes one rehearsal step, undone, before anything that counts;
 - attention is written out in plain operations, all of which have deterministic kernels.
-
-Data: a sequence follows  x(t+1) = (5 x(t) + c) mod vocabulary, c from the seed, and one token in ten is
-replaced by a random one, so the loss falls from about ln(vocabulary) and can be seen to.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -28,11 +23,12 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.runtime import digest
-from harness.workloads.api import RankContext
-from harness.workloads.torch_world import TorchWorld, save_durably
+from harness.workloads import torch_checkpoint
+from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
+from harness.workloads.torch_data import batch_id, tokens_of
+from harness.workloads.torch_world import TorchWorld, be_deterministic
 
 DROPOUT = 0.1  # above zero, so that a random state that was not restored shows
-NOISE = 0.1  # share of tokens that follow no rule
 
 
 class Block(nn.Module):
@@ -77,7 +73,8 @@ class Transformer(nn.Module):
 class TorchTrain(TorchWorld):
     """The workload on one rank."""
 
-    tables: Mapping[str, tuple[str, ...]] = {"steps": ("loss", "tokens")}
+    tables: Mapping[str, tuple[str, ...]] = {"steps": ("loss", "tokens", "batch_id")}
+    controls = ("random_state", "position", "stale_optimizer")
 
     def setup(self, context: RankContext) -> None:
         """Join, build the model alike on all ranks, rehearse, then seed this rank's own random state."""
@@ -87,9 +84,7 @@ class TorchTrain(TorchWorld):
         if self.width % self.heads:
             raise ValueError(f"width = {self.width} is not a multiple of heads = {self.heads}")
         if context.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA starts
-            torch.use_deterministic_algorithms(True)
-            torch.backends.cudnn.benchmark = False
+            be_deterministic()
         self.join(context)
         torch.manual_seed(digest.number(context.seed, "model"))
         model = Transformer(self.layers, self.width, self.heads, self.sequence, self.vocabulary)
@@ -112,53 +107,50 @@ class TorchTrain(TorchWorld):
     batch: int
     vocabulary: int
 
-    def batch_at(self, position: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, both (batch, sequence): what this rank consumes as batch ``position``."""
-        seed, size = self.context.seed, (self.batch, self.sequence + 1)
-        source = torch.Generator().manual_seed(digest.number(seed, "data", self.context.rank, position))
-        random = torch.randint(self.vocabulary, size, generator=source)
-        replaced = torch.rand(size, generator=source) < NOISE
-        increment = digest.number(seed, "rule") % self.vocabulary
-        columns = [random[:, 0]]
-        for t in range(1, self.sequence + 1):
-            follows = (5 * columns[-1] + increment) % self.vocabulary
-            columns.append(torch.where(replaced[:, t], random[:, t], follows))
-        tokens = torch.stack(columns, dim=1).to(self.device)
-        return tokens[:, :-1], tokens[:, 1:]
+    def tokens_at(self, position: int) -> Tensor:
+        """What this rank consumes as batch ``position``, (batch, sequence + 1), on the processor."""
+        length = self.sequence + 1
+        return tokens_of(self.context.seed, self.context.rank, position, self.batch, length, self.vocabulary)
 
-    def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def loss_of(self, tokens: Tensor) -> Tensor:
         """Mean cross-entropy of the next token, on this rank's batch."""
-        return functional.cross_entropy(self.parallel(inputs).flatten(0, 1), targets.flatten())
+        there = tokens.to(self.device)
+        return functional.cross_entropy(self.parallel(there[:, :-1]).flatten(0, 1), there[:, 1:].flatten())
 
     def rehearse(self) -> None:
         """One backward pass whose gradients are dropped: DDP then arranges its buckets for good."""
-        torch.autograd.backward(self.loss_of(*self.batch_at(0)))
+        torch.autograd.backward(self.loss_of(self.tokens_at(0)))
         self.optimizer.zero_grad()
 
     def step(self, step: int) -> Mapping[str, int | float]:
-        """Train on the batch at the data position; DDP averages the gradients."""
+        """Train on the batch at the data position; DDP averages the gradients, within the backward pass.
+
+        The whole pass counts as one collective: a hook of DDP's for each of its all-reduces would run Python in
+        autograd's thread.
+        """
         if self.position != step and not self.misplaced:
             self.misplaced = f"step {step} consumed batch {self.position}"
-        loss = self.loss_of(*self.batch_at(self.position))
-        torch.autograd.backward(loss)
+        tokens = self.tokens_at(self.position)
+        loss = self.loss_of(tokens)
+        self.context.collective(lambda: torch.autograd.backward(loss))
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.position += 1
         self.consumed += 1
         mean = loss.detach().to(self._wire)
-        dist.all_reduce(mean)
+        self.context.collective(lambda: dist.all_reduce(mean))
         self.loss = float(mean) / self.context.world
-        return {"loss": self.loss, "tokens": self.batch * self.sequence}
+        return {"loss": self.loss, "tokens": self.batch * self.sequence, "batch_id": batch_id(tokens)}
 
     def shared_state(self) -> dict[str, Any]:
-        """What all ranks hold alike, and rank 0 saves."""
+        """What all ranks hold alike."""
         return {
             "model": self.model.state_dict(),  # parameters and buffers
             "optimizer": self.optimizer.state_dict(),
         }
 
     def own_state(self) -> dict[str, Any]:
-        """What each rank holds for itself, and saves."""
+        """What each rank holds for itself."""
         return {
             "rank": self.context.rank,
             "world": self.context.world,
@@ -168,32 +160,40 @@ class TorchTrain(TorchWorld):
             "loss": self.loss,
         }
 
-    def save(self, folder: Path) -> list[Path]:
-        """``model.pt`` by rank 0, ``rank-N.pt`` by each; flushed to disk."""
-        files = [save_durably(self.own_state(), folder / f"rank-{self.context.rank}.pt")]
-        if self.context.rank == 0:
-            files.append(save_durably(self.shared_state(), folder / "model.pt"))
-        return files
+    def save(self, writer: CheckpointWriter) -> None:
+        """What all ranks hold alike, and what this one holds: see ``torch_checkpoint``."""
+        torch_checkpoint.save(writer, self.context.rank, self.shared_state(), self.own_state())
 
-    def restore(self, folder: Path) -> None:
-        """Load both files; nothing but tensors and plain values is unpickled.
+    def restore(self, reader: CheckpointReader) -> None:
+        """Load both; nothing but tensors and plain values is unpickled.
 
         Raises:
             ValueError: the checkpoint is of a world of another size.
         """
-        own = torch.load(folder / f"rank-{self.context.rank}.pt", map_location="cpu", weights_only=True)
+        shared, own = torch_checkpoint.load(reader, self.context.rank)
         if (own["rank"], own["world"]) != (self.context.rank, self.context.world):
             raise ValueError(
-                f"{folder}: saved by rank {own['rank']} of {own['world']}, this is rank {self.context.rank} "
-                f"of {self.context.world}; random states and data positions are a rank's: restore as many"
+                f"{reader.folder}: saved by rank {own['rank']} of {own['world']}, this is rank "
+                f"{self.context.rank} of {self.context.world}; random states and data positions are a rank's: "
+                "restore as many"
             )
-        shared = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
         self.model.load_state_dict(shared["model"])
-        self.optimizer.load_state_dict(shared["optimizer"])
+        self.optimizer.load_state_dict(torch_checkpoint.kept(shared["optimizer"]))
         self.position, self.loss = own["position"], own["loss"]
-        torch.set_rng_state(own["random"])
+        torch.set_rng_state(own["random"].clone())
         if own["random_cuda"] is not None:
-            torch.cuda.set_rng_state(own["random_cuda"], self.device)
+            torch.cuda.set_rng_state(own["random_cuda"].clone(), self.device)
+
+    def sabotage(self, what: str) -> None:
+        """See ``Workload.sabotage``: reseeded; one batch further; moments and step count as at the start."""
+        if what == "random_state":
+            torch.manual_seed(digest.number(self.context.seed, "sabotage", self.context.rank))
+        elif what == "position":
+            self.position += 1
+        elif what == "stale_optimizer":
+            self.optimizer.state.clear()
+        else:
+            raise ValueError(f"{what!r} is no control of torch.train, allowed: {', '.join(self.controls)}")
 
     def state_digest(self) -> str:
         """Digest of all that is saved: parameters, buffers, optimiser, random state, data position."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,10 +110,8 @@ class TorchWorld:
         return torch.tensor(list(text), dtype=torch.uint8, device=self._wire)
 
 
-def save_durably(value: Any, path: Path) -> Path:
-    """``torch.save`` to a new file, on disk when this returns; a file that exists is refused."""
-    with path.open("xb") as stream:
-        torch.save(value, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return path
+def be_deterministic() -> None:
+    """Choose deterministic algorithms, or an error where there is none. Before CUDA starts."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
