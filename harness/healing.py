@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.faults import tools
@@ -13,7 +13,7 @@ from harness.model import event as ev
 from harness.model.case import Case, Plan
 from harness.model.event import Event
 from harness.rundir import RunDir, append_line, read_lines
-from harness.runtime.fault_runner import heal
+from harness.runtime.fault_runner import heal, hit_of
 
 
 def heal_left(run: RunDir, plan: Plan, site: Mapping[str, Any]) -> list[str]:
@@ -28,8 +28,12 @@ def heal_left(run: RunDir, plan: Plan, site: Mapping[str, Any]) -> list[str]:
             if ev.FAULT_REQUESTED not in facts or ev.FAULT_HEALED in facts:
                 continue
             data = facts[ev.FAULT_REQUESTED]
-            healed, evidence = asyncio.run(heal(_Outside(site), data["fault"], data["node"]))
-            known = {"fault_id": fault_id, "fault": data["fault"], "node": data["node"], "evidence": evidence}
+            hit = hit_of(data)
+            healed, evidence = asyncio.run(heal(_Outside(site), hit))
+            known = {
+                "fault_id": fault_id, "fault": hit.kind, "node": hit.node, "rank": hit.rank, "hit": hit.to_json(),
+                "evidence": evidence,
+            }  # fmt: skip
             event = Event(
                 ev.FAULT_HEALED if healed else ev.FAULT_UNHEALED,
                 time.time_ns(),
@@ -41,7 +45,7 @@ def heal_left(run: RunDir, plan: Plan, site: Mapping[str, Any]) -> list[str]:
             )
             append_line(run.driver_events, event.to_json())
             if not healed:
-                problems.append(f"{data['fault']} on {data['node']} is not healed: {evidence}")
+                problems.append(f"{hit.kind} on {hit.node or 'the job'} is not healed: {evidence}")
     return problems
 
 
@@ -65,7 +69,13 @@ class _Outside:
         self._site = site
 
     async def power(self, action: str, node: str) -> dict[str, Any]:
-        return await tools.power((self._site["power"] or {}).get("command", []), action, node)
+        return await tools.power(self._site["power"], action, node)
+
+    async def emulated(self, arguments: Sequence[str]) -> dict[str, Any]:
+        return await tools.emulated(self._site, arguments)
+
+    async def slurm(self, command: Sequence[str]) -> str:
+        return await tools.slurm(self._site, command)
 
     def tell_agent(self, node: str, message: str) -> None:
         """No agent is left."""

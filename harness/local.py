@@ -36,7 +36,7 @@ def start_time(pid: int) -> str:
 
 
 # By the workload's launcher.
-NEEDS = {"torch": ("torch", "numpy"), "mpi": ("mpi4py", "numpy"), "command": ()}
+NEEDS = {"torch": ("torch", "numpy", "xxhash"), "mpi": ("mpi4py", "numpy", "xxhash"), "command": ()}
 
 
 def check_imports(plan: Plan, python: str) -> None:

@@ -243,6 +243,11 @@ class RunDir:
         """The templates that the scripts were made of, as they were."""
         return self.path / "templates.json"
 
+    @property
+    def twins(self) -> Path:
+        """Under which keys twins are kept for later runs, and which of them an earlier run has made."""
+        return self.path / "twins.json"
+
     def script(self, submission: str) -> Path:
         """The script that is submitted."""
         return self.path / "jobs" / f"{submission}.sh"
@@ -291,6 +296,30 @@ class RunDir:
     def round(self, key: str, round_: int) -> Path:
         """Why and from where a job is done once more: written by the driver before the job is submitted again."""
         return self.job(key) / f"round-{round_}.json"
+
+    @property
+    def allowed(self) -> Path:
+        """Nodes that were named on the command line as ones that may be switched off."""
+        return self.path / "may-power-off.json"
+
+    def may_power_off(self) -> tuple[str, ...]:
+        """Those nodes; none where the file is not there."""
+        if not self.allowed.exists():
+            return ()
+        return tuple(self.read_json(self.allowed, "nodes")["nodes"])
+
+    @property
+    def powered_off(self) -> Path:
+        """Which nodes are off now, by one file each."""
+        return self.path / "powered-off"
+
+    def alive(self, key: str) -> Path:
+        """A running supervisor's sign of life."""
+        return self.job(key) / "alive"
+
+    def successor(self, key: str, restart: int, generation: int) -> Path:
+        """Claim of whoever took over from a lost supervisor, within one start of the job."""
+        return self.job(key) / f"successor-{restart}.{generation}.json"
 
     def claim(self, key: str, round_: int = 0) -> Path:
         """Which Slurm job may execute this key, in this round of its submission."""

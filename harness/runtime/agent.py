@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -19,42 +18,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.model import event as ev
 from harness.model.event import Event
 from harness.rundir import brief, read_promised
-from harness.runtime import memory, page, processes, recorder, slices
+from harness.runtime import memory, page, processes, recorder, slices, succession
 from harness.runtime.channel import Channel, ChannelClosed, Message, connect
 from harness.runtime.network import interface_of
 from harness.runtime.shipper import Shipper
+from harness.runtime.watched import Rank, segments_of
 from harness.telemetry import Telemetry
 
+MEMORY = Path("/dev/shm")
 WATCH_S = 0.05
-BEAT_S = 0.2
+BEAT_S = 0.1
 SHIP_S = 0.25
 SHIP_AGAIN_S = 10.0  # how long an attempt's end waits for shared storage that takes no more
 TELEMETRY_S = 1.0
 CONNECT_S = 60.0
+SUPERVISOR_CLOSED, SUPERVISOR_GONE = 3, 4  # exit codes: it ended; it fell silent
 FORKSERVER_READY_S = 120.0
-
-
-@dataclass
-class Rank:
-    """One rank of this node, as seen from outside."""
-
-    number: int
-    pidfd: int = -1
-    pid: int = -1
-    process: subprocess.Popen[bytes] | None = None  # where this agent started it itself
-    progress: page.Progress | None = None
-    exit_status: int | None = None
-    memory: Path | None = None  # counter of kills for memory in its cgroup, and what it said at first
-    memory_kills: int = 0
-    gone: bool = False
-    reported: bool = False
 
 
 class Agent:
@@ -67,10 +52,14 @@ class Agent:
         self.ranks: dict[int, Rank] = {}
         self.folder: Path | None = None
         self.shipper: Shipper | None = None
+        # Where ranks keep checkpoints in this node's memory; it outlives attempts, and ends with this agent.
+        self.memory = (MEMORY if os.path.isdir(MEMORY) else root) / f"{root.name}-memory"
         self.records: recorder.Recorder | None = None
         self.case_id, self.attempt = "", -1
         self.programs = False  # whether the ranks run somebody's program, which may leave processes behind
         self.telemetry = Telemetry()
+        self._forking = asyncio.Lock()
+        self._torch: dict[str, Any] = {}  # what the fork server said of its torch
         self._shipping: asyncio.Task[None] | None = None
         self._unshipped = ""  # why shared storage took no records the last time it was asked
         self._unrecorded = ""  # why this agent's own records end early
@@ -101,6 +90,7 @@ class Agent:
             if self.forkserver is not None and self.forkserver.returncode is None:
                 self.forkserver.kill()
             shutil.rmtree(self.root, ignore_errors=True)
+            shutil.rmtree(self.memory, ignore_errors=True)
 
     async def _receive(self) -> int:
         while True:
@@ -110,15 +100,25 @@ class Agent:
                 print(
                     f"supervisor gone ({error}): stopping the ranks of this node", file=sys.stderr, flush=True
                 )
-                return 3
+                return SUPERVISOR_CLOSED
             self.heard = time.monotonic()
             kind = message["type"]
             if kind == "prepare":
                 self._run(self._prepare(message))
+            elif kind == "warm":
+                self._run(self._warm(message))
             elif kind == "start":
                 self._start(message)
             elif kind == "finish":
                 self._run(self._finished(message))
+            elif kind == "signal":
+                self._signal(message)
+            elif kind == "command":
+                if (rank := self.ranks.get(message["rank"])) is not None:
+                    rank.command(message["word"])
+            elif kind == "save":
+                for rank in self.ranks.values():
+                    rank.save_at(message["steps"])
             elif kind == "die":
                 self._die()
             elif kind == "quit":
@@ -148,6 +148,12 @@ class Agent:
         )
         self.shipper = None
 
+    async def _warm(self, message: Message) -> None:
+        """Have a fork server before it is needed; whether that failed is told when it is asked for."""
+        async with self._forking:
+            if self.forkserver is None:
+                _, self._torch = await self._start_forkserver(Path(message["log"]))
+
     async def _prepare(self, message: Message) -> None:
         self.folder = self.root / message["case_id"] / message["attempt"]
         problem = ""
@@ -156,12 +162,11 @@ class Agent:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             problem = brief(error)
-        if (
-            not problem
-            and message["torch"]
-            and (self.forkserver is None or self.forkserver.returncode is not None)
-        ):
-            problem, facts = await self._start_forkserver(Path(message["log"]))
+        if not problem and message["torch"]:
+            async with self._forking:
+                if self.forkserver is None or self.forkserver.returncode is not None:
+                    problem, self._torch = await self._start_forkserver(Path(message["log"]))
+                facts = self._torch
         with socket.socket() as probe:
             probe.bind((self.channel.local_address, 0))
             port = probe.getsockname()[1]
@@ -170,6 +175,7 @@ class Agent:
             case_id=message["case_id"],
             attempt=message["attempt"],
             folder=str(self.folder),
+            memory=str(self.memory),
             address=self.channel.local_address,
             port=port,
             interface=interface_of(self.channel.local_address),
@@ -279,6 +285,33 @@ class Agent:
         self.ranks[number].process = process
         self._hold(self.ranks[number], process.pid)
 
+    def _signal(self, message: Message) -> None:
+        """A fault, or its end: send a rank a signal, and say when."""
+        rank = self.ranks.get(message["rank"])
+        if rank is None or rank.pidfd < 0 or rank.is_gone():
+            return
+        number_ = signal.Signals[message["signal"]]
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(rank.pidfd, number_)
+        if self.programs and number_ in (signal.SIGSTOP, signal.SIGCONT):  # the program is the rank's child
+            for pid in processes.descendants(rank.pid):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number_)
+        if number := message.get("fault"):
+            rank.struck = number
+            self._say_fault("fault_fired", rank, number, time.time_ns())
+
+    def _say_fault(self, kind: str, rank: Rank, number: int, wall_ns: int) -> None:
+        self.channel.send(
+            kind,
+            case_id=self.case_id,
+            attempt=self.attempt,
+            rank=rank.number,
+            fault=number,
+            wall_ns=wall_ns,
+            step=rank.progress.begun if rank.progress else -1,
+        )
+
     def _kill(self, rank: Rank) -> None:
         if self.programs:
             processes.end_tree(rank.pid, rank.pidfd)
@@ -289,12 +322,10 @@ class Agent:
     async def _finish(self) -> None:
         """End the ranks of this node and ship all that they recorded."""
         for rank in self.ranks.values():
-            if rank.pidfd >= 0 and not self._is_gone(rank):
+            if rank.pidfd >= 0 and not rank.is_gone():
                 await asyncio.to_thread(self._kill, rank)  # it may take seconds
         end = time.monotonic() + 5
-        while (
-            any(r.pidfd >= 0 and not self._is_gone(r) for r in self.ranks.values()) and time.monotonic() < end
-        ):
+        while any(r.pidfd >= 0 and not r.is_gone() for r in self.ranks.values()) and time.monotonic() < end:
             await asyncio.sleep(0.01)
         for rank in self.ranks.values():
             if rank.pidfd >= 0:
@@ -302,7 +333,13 @@ class Agent:
                 os.close(rank.pidfd)
             if rank.process is not None:
                 rank.process.poll()
+            rank.close()
         await asyncio.to_thread(self._sweep)
+        for segment in {s for rank in self.ranks.values() for s in rank.segments or ()}:
+            if segment.is_relative_to(self.root) or segment.is_relative_to(self.memory):
+                continue
+            with contextlib.suppress(OSError):  # it is gone, as it should be, or not ours
+                segment.unlink()
         self.ranks = {}
         with self._recording():
             if self.records is not None:
@@ -343,6 +380,7 @@ class Agent:
             if rank.pidfd >= 0:
                 self._kill(rank)
         self._sweep()
+        shutil.rmtree(self.memory, ignore_errors=True)  # as the memory of a lost node is
         if self.forkserver is not None and self.forkserver.returncode is None:
             self.forkserver.kill()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -368,7 +406,7 @@ class Agent:
                     file=sys.stderr,
                     flush=True,
                 )
-                return 3
+                return SUPERVISOR_GONE
             self._look()
             if now - beat >= BEAT_S:
                 beat = now
@@ -377,9 +415,9 @@ class Agent:
                     attempt=self.attempt,
                     case_id=self.case_id,
                     ranks={
-                        r.number: [r.progress.state, r.progress.begun, r.progress.finished, r.progress.of]
+                        r.number: _told(r, r.progress, now)
                         for r in self.ranks.values()
-                        if r.progress is not None
+                        if r.progress is not None and not r.reported
                     },
                 )
             if (
@@ -400,14 +438,30 @@ class Agent:
         if self.folder is None:
             return
         for rank in self.ranks.values():
-            seen = page.read(self.folder / f"rank-{rank.number}.page")
-            if seen is not None:
-                rank.progress = seen
-                if rank.pidfd < 0 and not rank.gone:
-                    self._hold(rank, seen.pid)
-            if rank.pidfd >= 0 and not rank.reported and self._is_gone(rank):
-                last = page.read(self.folder / f"rank-{rank.number}.page")
-                rank.progress = last or rank.progress
+            if rank.reported:
+                continue
+            path = self.folder / f"rank-{rank.number}.page"
+            rank.look(path)
+            if rank.progress is not None and rank.pidfd < 0 and not rank.gone:
+                self._hold(rank, rank.progress.pid)
+            gone = rank.pidfd >= 0 and rank.is_gone()
+            if gone:
+                rank.look(path)
+            elif rank.segments is None and rank.progress is not None and rank.progress.begun >= 0:
+                rank.segments = segments_of(rank.pid)
+            if (seen := rank.progress) is not None:
+                if seen.fault and seen.fault != rank.struck:
+                    felt = seen.fault < 0
+                    if felt and rank.struck != -seen.fault:  # it was done and felt between two looks
+                        self._say_fault("fault_fired", rank, -seen.fault, seen.fault_wall_ns)
+                    rank.struck = seen.fault
+                    kind = "fault_felt" if felt else "fault_fired"
+                    self._say_fault(kind, rank, abs(seen.fault), seen.fault_wall_ns)
+                if seen.due != rank.due:
+                    rank.due = seen.due
+                    if seen.due:
+                        self._say_fault("fault_due", rank, seen.due, seen.fault_wall_ns)
+            if gone:
                 self._report(rank, self._last_words(rank))
 
     def _hold(self, rank: Rank, pid: int) -> None:
@@ -419,23 +473,13 @@ class Agent:
                 asyncio.get_running_loop().add_reader(rank.pidfd, self._ended, rank)
         except ProcessLookupError:
             rank.gone = True
-            rank.progress = page.read(self.folder / f"rank-{rank.number}.page") if self.folder else None
+            rank.gone_wall_ns = time.time_ns()
             self._report(rank, self._last_words(rank))
 
     def _ended(self, rank: Rank) -> None:
         """A rank's process ended: looked at in the same moment, so that the first to end is reported first."""
         asyncio.get_running_loop().remove_reader(rank.pidfd)
         self._look()
-
-    @staticmethod
-    def _is_gone(rank: Rank) -> bool:
-        if not rank.gone:
-            poll = select.poll()
-            poll.register(rank.pidfd, select.POLLIN)
-            rank.gone = bool(poll.poll(0))
-            if rank.gone and rank.process is not None:
-                rank.exit_status = rank.process.wait()
-        return rank.gone
 
     def _last_words(self, rank: Rank) -> str:
         """What the rank recorded of its own failure, if it did."""
@@ -457,6 +501,9 @@ class Agent:
             state=state,
             finished=rank.progress.finished if rank.progress else -1,
             of=rank.progress.of if rank.progress else 0,
+            sequence=rank.progress.sequence if rank.progress else 0,
+            begun=rank.progress.begun if rank.progress else -1,
+            wall_ns=rank.gone_wall_ns or time.time_ns(),
             words=words[:2000],
         )
 
@@ -477,6 +524,21 @@ class Agent:
         )
 
 
+def _told(rank: Rank, seen: page.Progress, now: float) -> list[float]:
+    """What a beat tells of one rank, in the order of ``harness.runtime.detect.View``'s fields."""
+    age_s = max(0.0, (time.monotonic_ns() - seen.section_mono_ns) / 1e9)
+    return [
+        seen.state,
+        seen.begun,
+        seen.finished,
+        seen.of,
+        seen.sequence,
+        seen.section,
+        round(age_s, 3),
+        round(rank.stopped_s(now), 3),
+    ]
+
+
 async def _main() -> int:
     environment = os.environ
     node = environment["HARNESS_NODE"]
@@ -486,7 +548,8 @@ async def _main() -> int:
         or environment.get("SLURM_LAUNCH_NODE_IPADDR")
         or environment["HARNESS_SUPERVISOR_NODE"]
     )
-    root = Path(environment["HARNESS_NODE_LOCAL"]) / f"hh-{environment['HARNESS_JOB']}-{node}"
+    generation = environment.get("HARNESS_GENERATION", "0")
+    root = Path(environment["HARNESS_NODE_LOCAL"]) / f"hh-{environment['HARNESS_JOB']}-{generation}-{node}"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(mode=0o700, parents=True)
     try:
@@ -496,5 +559,14 @@ async def _main() -> int:
         shutil.rmtree(root, ignore_errors=True)
 
 
+def main() -> int:
+    """Serve; and where the supervisor was lost, take its place if nobody else does."""
+    code = asyncio.run(_main())
+    if code == SUPERVISOR_GONE:
+        place, lease_s = int(os.environ.get("HARNESS_PLACE", "0")), float(os.environ["HARNESS_LEASE_S"])
+        succession.succeed(os.environ, os.environ["HARNESS_NODE"], place, lease_s)
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(asyncio.run(_main()))
+    sys.exit(main())

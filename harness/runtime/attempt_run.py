@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,23 @@ from harness.model import event as ev
 from harness.model.attempt import Attempt, StreamEnd
 from harness.model.case import Case
 from harness.rundir import write_json
-from harness.runtime import page, world
+from harness.runtime import detect, page, world
 from harness.runtime.channel import Message
+from harness.runtime.checkpoint_files import CheckpointError, committed
 from harness.runtime.command import ENDED_FROM_OUTSIDE
 from harness.runtime.launcher import AWAY_S, RETRY_S
+from harness.runtime.rank_view import RankView, culprit, exit_words
 from harness.slurm.commands import CommandError, controller_is_away
 from harness.workloads import launcher_of
 
 if TYPE_CHECKING:
     from harness.runtime.supervisor import Supervisor
 
+# As harness.model.campaign.Detection has it, for cases that were planned before there was one.
+DETECTION = {"lease_s": 5.0, "frozen_s": 1.0, "step_s": 10.0, "checkpoint_s": 60.0, "start_s": 120.0}
+SAVE_S = 15.0  # what a last checkpoint may take: Slurm kills 30 s after SIGTERM, unless told otherwise
+SAVE_AHEAD_S = 0.4  # how far ahead of the ranks the step of the last checkpoint lies
+BLAME_S = 0.03  # after a rank failed: time for the first of several to be heard of
 PREPARE_S = 150.0
 FINISH_S = 30.0
 GRACE_S = 3.0  # after a rank failed: time for the others to say what they saw
@@ -36,25 +44,10 @@ POLL_S = 0.05
 PROGRESS_S = 0.5
 
 
-@dataclass
-class RankView:
-    """What the agents told of one rank."""
-
-    node: str
-    state: int = page.STARTING
-    begun: int = -1
-    finished: int = -1
-    of: int = 0  # steps as the rank counts them; page.SILENT: it says nothing of its progress
-    ended: bool = False
-    words: str = ""
-    status: int | None = None
-    ended_order: int = 0
-
-
 class AttemptRun:
     """Runs one attempt."""
 
-    def __init__(self, supervisor: Supervisor, case: Case, index: int, epoch: int) -> None:
+    def __init__(self, supervisor: Supervisor, case: Case, index: int, epoch: int, policy: str = "") -> None:
         self.s, self.case = supervisor, case
         nodes = tuple(supervisor.links.live()[: case.nodes])
         self.attempt = Attempt(
@@ -69,15 +62,29 @@ class AttemptRun:
             rank_nodes=tuple(n for n in nodes for _ in range(case.ranks_per_node)),
             start_wall_ns=time.time_ns(),
             start_mono_ns=time.monotonic_ns(),
+            policy=policy,
         )
         self.folder = supervisor.run.attempt(supervisor.job.key, case.case_id, self.attempt.folder)
-        self.ranks = [RankView(node) for node in self.attempt.rank_nodes]
+        self.ranks = [RankView(node=node) for node in self.attempt.rank_nodes]
         self.prepared: dict[str, Message] = {}
         self.finished: dict[str, Message] = {}
         self.changed = asyncio.Event()
         self.step: asyncio.subprocess.Process | None = None
         self.launcher = launcher_of(case)
+        self.own_loop = case.command is None
+        # A new step of torch ranks imports torch again, in processes of their own.
+        self.forked = self.launcher == "torch" and case.recovery != "new-step"
         self.started = False
+        self.over = 0.0  # when its end was decided, monotonic
+        self.detector = detect.Detector(
+            {**DETECTION, **case.detection},
+            len(self.ranks),
+            time.monotonic(),
+            own_loop=self.own_loop,
+            history=supervisor.histories.setdefault(case.case_id, detect.History()),
+        )
+        self._detected: set[str] = set()
+        self.felt: set[int] = set()  # numbers of faults whose effect the rank has met
         self.failure = ""  # its class, where we can tell
         self.start_step: Callable[[], Awaitable[asyncio.subprocess.Process]]
         self.step_until = time.monotonic() + AWAY_S
@@ -96,7 +103,9 @@ class AttemptRun:
             restart=self.attempt.restart,
             epoch=self.attempt.epoch,
         )
+        self.s.faults.attach(self)
         outcome, reason = await self._run()
+        self.over = time.monotonic()
         outcome, reason = await self._settle(outcome, reason)
         self.attempt = replace(
             self.attempt,
@@ -105,12 +114,24 @@ class AttemptRun:
             end_wall_ns=time.time_ns(),
             end_mono_ns=time.monotonic_ns(),
             last_step=self._slowest().finished if self.ranks else -1,  # none: no node was usable
+            last_begun=max((r.begun for r in self.ranks), default=-1),
+            saved_step=self._saved_step(),
+            fell_silent=(number := culprit(self.ranks)) is not None and self.ranks[number].fell_silent,
             failure=self._failure(outcome),
         )
         self.s.write_attempt(self.attempt)
         self.s.event(ev.ATTEMPT_ENDED, self.case.case_id, self.attempt.index, outcome=outcome, reason=reason)
         self.s.links.on_message = lambda node, message: None
         return self.attempt
+
+    def _saved_step(self) -> int:
+        if not self.case.checkpoint_every:
+            return 0
+        try:
+            found = committed(self.s.run.checkpoints(self.s.job.key, self.case.case_id))
+        except CheckpointError:  # storage is away: nothing is known of it now
+            return 0
+        return max((stamp.step for stamp in found), default=0)
 
     def _failure(self, outcome: str) -> str:
         if (
@@ -137,30 +158,62 @@ class AttemptRun:
         if kind == "beat":
             for number, seen in message["ranks"].items():
                 rank = self.ranks[int(number)]
-                rank.state, rank.begun, rank.finished, rank.of = seen
+                if not rank.ended:
+                    rank.state, rank.begun, rank.finished, rank.of = seen[:4]
+                    rank.sequence, rank.section, rank.section_s, rank.stopped_s = seen[4:]
         elif kind == "rank_exited":
-            rank = self.ranks[message["rank"]]
-            rank.ended, rank.state, rank.status = True, message["state"], message["status"]
-            rank.words, rank.finished, rank.of = message["words"], message["finished"], message["of"]
-            rank.ended_order = sum(r.ended for r in self.ranks)
-            if rank.state != page.DONE:
-                self.s.event(
-                    ev.RANK_EXITED,
-                    self.case.case_id,
-                    self.attempt.index,
-                    message["rank"],
-                    node=node,
-                    status=message["status"],
-                    state=page.STATES[rank.state],
-                    words=rank.words,
-                )
+            self._exited(node, message)
             self.changed.set()
+        elif kind == "fault_fired":
+            self.s.faults.struck(self, message["rank"], message["fault"], message["wall_ns"], message["step"])
+            self.changed.set()
+        elif kind == "fault_felt":
+            self.felt.add(message["fault"])
+        elif kind == "fault_due":
+            self.s.faults.waits(self, message["rank"], message["fault"])
         elif kind == "prepared":
             self.prepared[node] = message
             self.changed.set()
         elif kind == "finished":
             self.finished[node] = message
             self.changed.set()
+
+    def _exited(self, node: str, message: Message) -> None:
+        rank = self.ranks[message["rank"]]
+        rank.ended, rank.state, rank.status = True, message["state"], message["status"]
+        rank.words, rank.finished, rank.of = message["words"], message["finished"], message["of"]
+        rank.begun, rank.sequence = max(rank.begun, message["begun"]), message["sequence"]
+        rank.ended_wall_ns, rank.stopped_s = message["wall_ns"], 0.0
+        rank.ended_order = sum(r.ended for r in self.ranks)
+        if rank.state != page.DONE:
+            self.s.event(
+                ev.RANK_EXITED,
+                self.case.case_id,
+                self.attempt.index,
+                message["rank"],
+                node=node,
+                status=message["status"],
+                state=page.STATES[rank.state],
+                words=rank.words,
+                ended_wall_ns=rank.ended_wall_ns,
+            )
+
+    def _detect(self, what: str, rank: int, node: str, evidence: str) -> None:
+        """Put on record that something is wrong, and who is blamed for it; once for each."""
+        if f"{what} {rank} {node}" in self._detected:
+            return
+        self._detected.add(f"{what} {rank} {node}")
+        step = self.ranks[rank].begun if 0 <= rank < len(self.ranks) else self._slowest().begun
+        self.s.event(
+            ev.DETECTED,
+            self.case.case_id,
+            self.attempt.index,
+            rank,
+            what=what,
+            node=node,
+            step=step,
+            evidence=evidence,
+        )
 
     async def _tick(self) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
@@ -175,28 +228,77 @@ class AttemptRun:
 
     async def _why_lost(self, problem: str) -> tuple[str, str]:
         """A node is lost; but where its agent was ended with the job, our own signal is on its way."""
-        if any(self.s.links.closed(node) for node in self.attempt.nodes):
+        if any(self.s.links.closed(node) for node in self.attempt.nodes) and not self.case.in_place:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.s.signal.wait(), SIGNAL_S)
         if self.s.signal.is_set():
             return at.INTERRUPTED, f"received {self.s.signal_name}"
+        for node in self.attempt.nodes:
+            if why := self.s.links.lost(node):
+                self._detect(detect.SILENT, -1, node, why)
         return at.NODE_LOST, problem
+
+    async def _save_before_the_end(self) -> str:
+        """The job is being taken away and will be started again: have the ranks save what they have.
+
+        They must all do so after the same step, a little ahead of the furthest; who cannot is not waited for.
+        """
+        if not self.case.checkpoint_every or not self.s.job.requeue or self.s.stepped_down:
+            return ""
+        if any(r.ended or r.finished < 0 for r in self.ranks):
+            return ""
+        ahead = 2 + math.ceil(SAVE_AHEAD_S / max(self.detector.step_s(), 1e-4))
+        step = max(r.begun for r in self.ranks) + min(ahead, 10_000)
+        if step >= self.case.steps:
+            return ""
+        for node in self.attempt.nodes:
+            self.s.links.send(node, "save", steps=step)
+        end = time.monotonic() + SAVE_S
+        while time.monotonic() < end and not any(r.ended for r in self.ranks) and not self._lost_node():
+            if all(
+                r.begun >= step or (r.finished == step - 1 and r.section != page.SAVE) for r in self.ranks
+            ):
+                return f"; saved after {step} steps" if self._saved_step() >= step else ""
+            await self._tick()
+        return ""
+
+    def _look(self) -> str:
+        """What the detector finds, in words: a reason to end this attempt; "" for nothing, or nothing to act on."""
+        finding = self.detector.look(time.monotonic(), self.ranks, [not r.ended for r in self.ranks])
+        if finding is None:
+            return ""
+        rank = self.ranks[finding.rank]
+        self._detect(finding.what, finding.rank, rank.node, finding.evidence)
+        if not self.own_loop and self.case.recovery == "none":
+            return ""  # a program may have its reasons, and nobody asked for it to be ended
+        return f"{finding.what}: rank {finding.rank} on {rank.node} at step {rank.begun}: {finding.evidence}"
 
     async def _why_ended(self) -> tuple[str, str]:
         """The ranks have ended; but where they fell silent, they may have been ended with the job, as above."""
         outcome, reason = self._ended()
+        if self.case.in_place:
+            self._blame_dead()
+            return outcome, reason
         spoke = [r.words for r in self.ranks if r.words]
         if outcome == at.FAILED and all(words.startswith(ENDED_FROM_OUTSIDE) for words in spoke):
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.s.signal.wait(), SIGNAL_S)
             if self.s.signal.is_set():
                 return at.INTERRUPTED, f"received {self.s.signal_name}"
+        self._blame_dead()
         return outcome, reason
+
+    def _blame_dead(self) -> None:
+        """Put on record which rank's end took the others with it."""
+        if (number := culprit(self.ranks)) is not None:
+            rank = self.ranks[number]
+            words = f"its process ended{exit_words(rank)}; {rank.words or 'without a word'}"
+            self._detect(detect.DEAD, number, rank.node, words)
 
     # --- the course of it -------------------------------------------------------------------------------
 
     async def _run(self) -> tuple[str, str]:
-        if len(self.attempt.nodes) < self.case.nodes:
+        if len(self.attempt.nodes) < (1 if self.case.shrink else self.case.nodes):
             lost = "; ".join(f"{n}: {link.lost}" for n, link in self.s.links.links.items() if link.lost)
             words = f"{len(self.attempt.nodes)} usable nodes, the case needs {self.case.nodes} ({lost})"
             if (
@@ -217,9 +319,14 @@ class AttemptRun:
                 "prepare",
                 case_id=self.case.case_id,
                 attempt=self.attempt.folder,
-                torch=self.launcher == "torch",
+                torch=self.forked,
                 log=str(self.s.links.log(node)),
             )
+        if self.forked and not self.attempt.index:
+            for node in self.s.links.live()[
+                len(self.attempt.nodes) :
+            ]:  # spares import torch now, not when it matters
+                self.s.links.send(node, "warm", log=str(self.s.links.log(node)))
         ready_by = min(deadline, time.monotonic() + PREPARE_S)
         while len(self.prepared) < len(self.attempt.nodes):
             if problem := self._lost_node():
@@ -266,7 +373,7 @@ class AttemptRun:
                 attempt=self.attempt.folder,
                 spec=str(spec),
                 ranks=numbers,
-                fork="process" if self.launcher == "agent" else self.launcher == "torch",
+                fork="process" if self._by_agent else self.forked,
                 programs=self.case.command is not None,
                 logs=str(self.folder),
                 stream=str(self.folder / f"{node}.stream"),
@@ -276,17 +383,13 @@ class AttemptRun:
                         "RANK": str(r),
                         "LOCAL_RANK": str(i),
                         "HARNESS_NODE": node,
-                        **(
-                            {"HARNESS_RANK": str(r), "HARNESS_LAUNCHER": "agent"}
-                            if self.launcher == "agent"
-                            else {}
-                        ),
+                        **({"HARNESS_RANK": str(r), "HARNESS_LAUNCHER": "agent"} if self._by_agent else {}),
                     }
                     for i, r in enumerate(numbers)
                 },
             )
         self.started = True
-        if self.launcher == "mpi":
+        if self.launcher == "mpi" or (self.launcher == "torch" and not self.forked and not self._by_agent):
             self.start_step = functools.partial(
                 self.s.launcher.step,
                 self.attempt.nodes,
@@ -294,17 +397,27 @@ class AttemptRun:
                 spec,
                 environment,
                 self.folder,
-                plugin=self.case.command["mpi"] if self.case.command is not None else None,
+                plugin="none"
+                if self.launcher == "torch"
+                else self.case.command["mpi"]
+                if self.case.command is not None
+                else None,
                 own_logs=self.case.command is not None,
             )
             self.step = await self.start_step()
+
+    @property
+    def _by_agent(self) -> bool:
+        """Whether each node's agent starts its ranks as processes of their own."""
+        unforked = self.launcher == "torch" and not self.forked
+        return self.launcher == "agent" or (unforked and self.s.site["launcher"] == "local")
 
     def _spec(self) -> tuple[Path, dict[str, str]]:
         first = self.prepared[self.attempt.nodes[0]]
         gpus = min(a["gpus"] for a in self.prepared.values()) >= self.case.ranks_per_node
         cuda = gpus and all(a.get("torch_cuda") for a in self.prepared.values())
         environment = {
-            "WORLD_SIZE": str(self.case.ranks),
+            "WORLD_SIZE": str(len(self.ranks)),
             "MASTER_ADDR": first["address"],
             "MASTER_PORT": str(first["port"]),
         }
@@ -334,6 +447,9 @@ class AttemptRun:
                 "backend": "mpi" if self.launcher == "mpi" else "nccl" if cuda else "gloo",
                 "environment": environment,
                 "folder": str(self.folder),
+                "known_step": self.s.known_step(self.case.case_id),
+                "armed": list(self.s.faults.armed(self.case, self.attempt.index)),
+                "memory_folders": {n: a["memory"] for n, a in self.prepared.items()},
                 **folders,
             },
         )
@@ -344,15 +460,18 @@ class AttemptRun:
         failed_at: float | None = None
         while True:
             if self.s.signal.is_set():
-                return at.INTERRUPTED, f"received {self.s.signal_name}"
+                saved = await self._save_before_the_end()
+                return at.INTERRUPTED, f"received {self.s.signal_name}{saved}"
             if problem := self._lost_node():
                 return await self._why_lost(problem)
             if all(r.ended for r in self.ranks):
                 return await self._why_ended()
             if any(r.ended and r.state != page.DONE for r in self.ranks):
                 failed_at = failed_at or time.monotonic()
-                if time.monotonic() - failed_at > GRACE_S:
+                if time.monotonic() - failed_at > (BLAME_S if self.case.in_place else GRACE_S):
                     return await self._why_ended()
+            if finding := self._look():
+                return at.FAILED, finding
             if await self._step_again():
                 continue
             if self.step is not None and self.step.returncode is not None:
@@ -366,7 +485,7 @@ class AttemptRun:
                     f"not finished within its {self.case.time_limit_min} minutes; slowest rank is at step "
                     f"{slowest.finished + 1} of {max(slowest.of, self.case.steps)}"
                 )
-            await self.s.faults.poll(self.case, self.attempt, self._slowest().begun)
+            self.s.faults.poll(self._slowest().begun, max((r.finished for r in self.ranks), default=-1))
             if time.monotonic() - told > PROGRESS_S:
                 told = time.monotonic()
                 slowest = self._slowest()
@@ -380,24 +499,20 @@ class AttemptRun:
             await self._tick()
 
     def _ended(self) -> tuple[str, str]:
-        bad = [(n, r) for n, r in enumerate(self.ranks) if r.state != page.DONE]
+        bad = [n for n, r in enumerate(self.ranks) if r.state != page.DONE]
         if not bad:
             return at.COMPLETED, ""
-        bad.sort(
-            key=lambda item: (not item[1].ended, item[1].ended_order)
-        )  # the first to end is the likeliest cause
-        spoke = [(n, r) for n, r in bad if r.words]
-        ended = [(n, r) for n, r in bad if r.ended]
-        number, rank = (spoke or ended or bad)[0]
+        found = culprit(self.ranks)
+        number = bad[0] if found is None else found
+        rank = self.ranks[number]
         self.failure = failures.of_words(rank.words)
         if rank.words:
             return at.FAILED, f"rank {number} on {rank.node}: {rank.words}"
         if rank.ended:
-            how = "" if rank.status is None else f" (exit status {rank.status})"
             return at.FAILED, (
-                f"rank {number} on {rank.node} ended{how} without finishing: {page.STATES[rank.state]}, "
-                f"{rank.finished + 1} of {max(rank.of, self.case.steps)} steps, {len(ended)} of "
-                f"{self.case.ranks} ranks like it; "
+                f"rank {number} on {rank.node} ended{exit_words(rank)} without finishing: {page.STATES[rank.state]}, "
+                f"{rank.finished + 1} of {max(rank.of, self.case.steps)} steps, "
+                f"{sum(self.ranks[n].ended for n in bad)} of {len(self.ranks)} ranks like it; "
                 f"{self._log_tail(number)}"
             )
         code = self.step.returncode if self.step is not None else None
@@ -440,6 +555,8 @@ class AttemptRun:
             n not in self.finished and not self.s.links.lost(n) for n in live
         ):
             await self._tick()
+        if outcome != at.COMPLETED:
+            self.s.event(ev.ATTEMPT_LEFT, self.case.case_id, self.attempt.index)
         streams = []
         for node in self.attempt.nodes if self.started else ():
             said: dict[str, Any] = self.finished.get(node, {})
@@ -449,7 +566,9 @@ class AttemptRun:
                 reason += f"; {node}: {problem}"
             streams.append(StreamEnd(node, path, said.get("bytes"), said.get("records"), problem))
         self.attempt = replace(self.attempt, streams=tuple(streams))
-        if self.step is not None and not self._lost_node():
+        if self.step is not None and self.case.in_place and outcome != at.COMPLETED:
+            self.s.leave_step(self.step)  # nobody waits for a broken step
+        elif self.step is not None and not self._lost_node():
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.step.wait(), STEP_END_S)
             if self.step.returncode is None:

@@ -18,11 +18,13 @@ import signal
 import stat
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.model import event as ev
 from harness.model import placeholders
+from harness.model.event import Event
 from harness.rundir import PROMISED_S
 from harness.runtime import memory, page, processes, world
 from harness.runtime.criteria import Criteria
@@ -73,6 +75,9 @@ class Program:
         assert spec.case.command is not None  # whoever starts this has looked
         self.command: Any = spec.case.command
         self.context, self.recorder, self.position = context, recorder, position
+        self._of = spec.case.case_id, spec.attempt
+        # With a recovery, what a broken attempt lacks the next may say.
+        self._is_final = spec.case.recovery == "none"
         self.folder = Path(spec.program_folder)
         local = Path(spec.node_folders[context.node]) / f"rank-{context.rank}.said"
         self.values = world.values(spec, context)
@@ -83,7 +88,8 @@ class Program:
         self.overdue = False
         self.left = 0  # processes that the program left running
         self.criteria = Criteria(self.command, self.values, self.folder, context, recorder, position)
-        self.said = Said(local, recorder, self.criteria.declared, context.check)
+        told = self.criteria.declared, context.check, self._tell, context.node, spec.case.case_id
+        self.said = Said(local, recorder, *told)
         recorder.define("program", ("exit_code", "program_time_ns"))
 
     def _hear(self, line: str) -> None:
@@ -95,8 +101,21 @@ class Program:
 
     def _look(self) -> None:
         """Take what the program said through ``harness.program``."""
-        if self.said.read() and self.said.begun >= 0:
-            self.position.set(begun=self.said.begun, finished=self.said.finished, of=self.said.of)
+        begun = self.said.begun
+        if self.said.read():
+            if self.said.section not in (None, self.position.section):
+                self.position.set(section=self.said.section)
+            if self.said.begun >= 0:
+                self.position.set(begun=self.said.begun, finished=self.said.finished, of=self.said.of)
+            if self.said.begun > begun:
+                self.position.advance()
+        self.said.faults.look()
+
+    def _tell(self, kind: str, wall_ns: int, mono_ns: int, data: Mapping[str, Any]) -> None:
+        """Record what the program says happened then."""
+        case_id, attempt = self._of
+        where = self.context.node, "rank", case_id, attempt, self.context.rank
+        self.recorder.event(Event(kind, wall_ns, mono_ns, *where, data))
 
     # --- the course of it -------------------------------------------------------------------------------
 
@@ -125,11 +144,13 @@ class Program:
         self.context.event(ev.PROGRAM_STARTED, program=arguments, folder=str(self.folder))
         start = time.monotonic_ns()
         self._start(arguments)
+        self.context.event(ev.RANK_RUNNING)
         self.position.set(state=page.RUNNING, begun=max(0, self.position.begun))
         self._listen()
         took_ns = self._ended_ns - start
         self._end_the_rest()
         self._look()
+        self.said.faults.ended(self.code)
         self.position.set(state=page.CLOSING)
         self.context.event(
             ev.PROGRAM_ENDED,
@@ -141,10 +162,11 @@ class Program:
         )
         self.recorder.sample("program", {"exit_code": self.code, "program_time_ns": took_ns})
         ended = str(self.code) if self.code >= 0 else signal_name(-self.code)
-        self.criteria.judge(self.code, ended, in_time=not self.overdue)
+        words = self._failure(took_ns / 1e9)
+        if not words or self._is_final:
+            self.criteria.judge(self.code, ended, in_time=not self.overdue)
         self.said.close()
         self.log.close()
-        words = self._failure(took_ns / 1e9)
         if words and not self.overdue and memory.kills(counter) > kills:
             words = f"killed for memory: its cgroup reached the job's limit on this node; {words}"
         if words:

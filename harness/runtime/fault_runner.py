@@ -1,24 +1,38 @@
-"""Injects the declared faults of a case when they are due, proves each, and heals it. Standard library only."""
+"""Strikes the declared faults of a case when they are due, proves each, and heals it. Standard library only.
+
+Every fault runs beside the attempt that it hits: nobody waits for its proof. What a rank does to itself is told by
+its agent after it happened; what is done from outside is on record before it is done.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness import faults
-from harness.faults import FaultError, tools
+from harness.faults import FaultError, Hit, guard, tools
 from harness.model import event as ev
+from harness.model import fault as model
 from harness.model.attempt import Attempt
 from harness.model.case import Case, Fault
 from harness.rundir import read_lines
+from harness.runtime.page import GO_ON
+from harness.runtime.rank_effects import Effects
 
 if TYPE_CHECKING:
+    from harness.runtime.attempt_run import AttemptRun
     from harness.runtime.supervisor import Supervisor
 
 OBSERVE_S = 30.0
 HEAL_S = 60.0
 LOOK_S = 0.1
+RANK_LOOK_S = 0.05
+TAKEN_S = 3.0  # the same where the job is being taken away
+DRAIN_S = 45.0  # at the end of a case: what its faults' proofs may still take
 
 
 class FaultRunner:
@@ -26,14 +40,36 @@ class FaultRunner:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._s = supervisor
-        self._node = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._requested: dict[
+            str, dict[str, int]
+        ] = {}  # case -> faults that were requested -> in which attempt
+        self._begun = -1  # the step that every rank of the attempt has begun
+        self._first_step_at: dict[str, float] = {}  # case -> when its first step was seen to be finished
+        self._recoveries: dict[str, int] = {}
+        self._run: AttemptRun | None = None
 
     # --- tools ------------------------------------------------------------------------------------------
 
     async def power(self, action: str, node: str) -> dict[str, Any]:
         """See ``harness.faults.Tools``."""
-        command = (self._s.site.get("power") or {}).get("command", [])
-        return await tools.power(command, action, node)
+        means, slots = self._s.site.get("power"), self._s.run.powered_off
+        if action == "off":
+            allowed = self._s.run.may_power_off()
+            job_id = self._s.launcher.job_id if self._s.site["launcher"] == "slurm" else ""
+            await guard.may_switch_off(self, self._s.site, allowed, slots, node, job_id)
+        answer = await tools.power(means, action, node)
+        if answer["said"] == "on":
+            guard.give_back(slots, node)
+        return answer
+
+    async def emulated(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """See ``harness.faults.Tools``."""
+        return await tools.emulated(self._s.site, arguments)
+
+    async def slurm(self, command: Sequence[str]) -> str:
+        """See ``harness.faults.Tools``."""
+        return await tools.slurm(self._s.site, command)
 
     def tell_agent(self, node: str, message: str) -> None:
         """See ``harness.faults.Tools``."""
@@ -47,44 +83,197 @@ class FaultRunner:
         """See ``harness.faults.Tools``."""
         return "" if self._s.site["launcher"] == "local" else await tools.slurm_state(node)
 
-    # --- the course of a fault --------------------------------------------------------------------------
+    # --- what is due ------------------------------------------------------------------------------------
 
     def facts(self, case: Case) -> dict[str, dict[str, Any]]:
         """What is on record of each fault of a case: fact -> the event's data; over all attempts."""
         found: dict[str, dict[str, Any]] = {f.fault_id: {} for f in case.faults}
         for line in read_lines(self._s.run.events(self._s.job.key)):
             if line["case_id"] == case.case_id and line["kind"].startswith("fault."):
-                found[line["data"]["fault_id"]][line["kind"]] = line["data"]
+                found.setdefault(line["data"]["fault_id"], {})[line["kind"]] = line["data"]
         return found
 
-    async def poll(self, case: Case, attempt: Attempt, begun: int) -> None:
-        """Inject what is due: every rank has begun step ``begun``, and the fault was never requested before."""
-        if not any(f.at_step <= begun for f in case.faults):
-            return
-        known = self.facts(case)
-        for fault in case.faults:
-            if fault.at_step <= begun and ev.FAULT_REQUESTED not in known[fault.fault_id]:
-                await self._inject(case, attempt, fault)
+    def armed(self, case: Case, attempt: int) -> tuple[int, ...]:
+        """Numbers, from 1, of the faults that may strike in an attempt: those that have not, and wait for none."""
+        struck = self._requests(case)
+        return tuple(
+            number
+            for number, fault in enumerate(case.faults, 1)
+            if fault.fault_id not in struck and all(struck.get(f, attempt) < attempt for f in fault.after)
+        )
 
-    async def _inject(self, case: Case, attempt: Attempt, fault: Fault) -> None:
-        node = attempt.nodes[fault.target_node]
+    def _requests(self, case: Case) -> dict[str, int]:
+        if case.case_id not in self._requested:
+            self._requested[case.case_id] = {
+                line["data"]["fault_id"]: line["attempt"]
+                for line in read_lines(self._s.run.events(self._s.job.key))
+                if line["case_id"] == case.case_id and line["kind"] == ev.FAULT_REQUESTED
+            }
+        return self._requested[case.case_id]
+
+    def attach(self, run: AttemptRun) -> None:
+        """An attempt has begun; what is told of its ranks comes to ``struck`` and ``waits``."""
+        self._run, self._begun = run, -1
+
+    def poll(self, begun: int, finished: int) -> None:
+        """Strike what is due in the attempt that runs.
+
+        Args:
+            begun: the step that every rank has begun.
+            finished: the highest step that any rank has finished.
+        """
+        run = self._run
+        if run is None or not run.case.faults:
+            return
+        case, self._begun = run.case, begun
+        if finished >= 0:
+            self._first_step_at.setdefault(case.case_id, time.monotonic())
+        since_s = time.monotonic() - self._first_step_at.get(case.case_id, time.monotonic())
+        for number in self.armed(case, run.attempt.index):
+            fault = case.faults[number - 1]
+            kind = model.KINDS[fault.kind]
+            in_time = fault.at_s >= 0 and finished >= 0 and since_s >= fault.at_s
+            if kind.where == model.JOB and (in_time or 0 <= fault.at_step <= begun):
+                self._begin(self._strike(case, run.attempt, fault))
+            elif kind.where == model.RANK and (in_time or (0 <= fault.at_step <= begun and not run.own_loop)):
+                self._strike_rank(run, number, fault)
+
+    def moment(self, case: Case, attempt: Attempt) -> None:
+        """A recovery begins; what strikes hits the nodes of the attempt that is about to be made."""
+        nodes = tuple(self._s.links.live()[: case.nodes])
+        attempt = replace(
+            attempt, nodes=nodes, rank_nodes=tuple(n for n in nodes for _ in range(case.ranks_per_node))
+        )
+        count = self._recoveries[case.case_id] = self._recoveries.get(case.case_id, 0) + 1
+        for number in self.armed(case, attempt.index + 1):
+            fault = case.faults[number - 1]
+            if fault.at_event == model.RECOVERY and fault.at_count == count:
+                self._begin(self._strike(case, attempt, fault))
+
+    def waits(self, run: AttemptRun, rank: int, number: int) -> None:
+        """A rank waits at a moment for a fault from outside."""
+        fault = run.case.faults[number - 1]
+        if number not in self.armed(run.case, run.attempt.index):
+            return self._go_on(run, rank, number)
+
+        async def strike() -> None:
+            await self._strike(run.case, run.attempt, fault, then=lambda: self._go_on(run, rank, number))
+
+        self._begin(strike())
+
+    def _go_on(self, run: AttemptRun, rank: int, number: int) -> None:
+        self._s.links.send(run.ranks[rank].node, "command", rank=rank, word=number + GO_ON)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- what a rank does to itself ---------------------------------------------------------------------
+
+    def _strike_rank(self, run: AttemptRun, number: int, fault: Fault) -> None:
+        rank = 0 if fault.role else fault.rank
+        if rank >= len(run.ranks) or run.ranks[rank].ended:
+            return
+        self._requests(run.case)[fault.fault_id] = run.attempt.index
+        node = run.ranks[rank].node
+        signal = model.KINDS[fault.kind].signal
+        if signal and not (signal == "SIGTERM" and run.case.recovery == "requeue"):  # which its ranks ignore
+            self._s.links.send(node, "signal", rank=rank, signal=signal, fault=number)
+        else:
+            self._s.links.send(node, "command", rank=rank, word=number)
+
+    def struck(self, run: AttemptRun, rank: int, number: int, wall_ns: int, step: int) -> None:
+        """An agent tells that a rank does a fault, since ``wall_ns`` by its node\'s clock."""
+        case, fault = run.case, run.case.faults[number - 1]
+        self._requests(case)[fault.fault_id] = run.attempt.index
+        node = run.ranks[rank].node
+        hit = Hit(fault.kind, (node,), rank, fault.duration_s, fault.params)
+        common = _common(fault, hit)
+        for kind, more in (
+            (ev.FAULT_REQUESTED, {"step": step}),
+            (ev.FAULT_INJECTED, {"evidence": {"step": step}}),
+        ):
+            self._s.event(kind, case.case_id, run.attempt.index, wall_ns=wall_ns, **common, **more)
+        self._begin(self._prove_rank(run, rank, fault, hit))
+
+    async def _prove_rank(self, run: AttemptRun, rank: int, fault: Fault, hit: Hit) -> None:
+        effects = Effects(run, rank, fault.kind, fault.duration_s)
+        began, continued = time.monotonic(), False
+        seen: dict[str, Any] | None = None
+        while time.monotonic() - began < OBSERVE_S + fault.duration_s:
+            if seen is None and (seen := effects.seen()) is not None:
+                self._s.event(
+                    ev.FAULT_OBSERVED,
+                    run.case.case_id,
+                    run.attempt.index,
+                    **_common(fault, hit),
+                    evidence=seen,
+                )
+            stopped = fault.kind in ("rank.freeze", "rank.pause") and fault.duration_s > 0
+            if stopped and not continued and time.monotonic() - began >= fault.duration_s:
+                continued = True
+                self._s.links.send(hit.node, "signal", rank=rank, signal="SIGCONT")
+            if seen is not None and (continued or not stopped):
+                return
+            if run.over and seen is None and time.monotonic() - run.over > 1.0:
+                return
+            await asyncio.sleep(RANK_LOOK_S)
+
+    # --- the course of a fault from outside -------------------------------------------------------------
+
+    def _hit(self, attempt: Attempt, fault: Fault, case: Case) -> Hit:
+        nodes: tuple[str, ...] = ()
+        if fault.role == "batch_host":
+            nodes = (self._s.host,)
+        elif fault.rank >= 0 or fault.role:
+            rank = max(fault.rank, 0)
+            nodes = (attempt.rank_nodes[min(rank, len(attempt.rank_nodes) - 1)],)
+        elif fault.node >= 0 or fault.nodes:
+            of_attempt = [attempt.nodes[i] for i in fault.nodes or (fault.node,) if i < len(attempt.nodes)]
+            nodes = tuple(of_attempt)
+        return Hit(
+            kind=fault.kind,
+            nodes=nodes,
+            rank=fault.rank,
+            duration_s=fault.duration_s,
+            params={**fault.params, "restarts_before": self._s.launcher.restart},
+            lease=fault.fault_id,
+            checkpoints=str(self._s.run.checkpoints(self._s.job.key, case.case_id)),
+            job_id=self._s.launcher.job_id if self._s.site["launcher"] == "slurm" else "",
+            job_nodes=self._s.launcher.nodes,
+        )
+
+    async def _strike(self, case: Case, attempt: Attempt, fault: Fault, then: Any = lambda: None) -> None:
+        if fault.fault_id in self._requests(case):
+            return
+        self._requests(case)[fault.fault_id] = attempt.index
+        hit = self._hit(attempt, fault, case)
         kind = faults.create(fault.kind)
-        common: dict[str, Any] = {"fault_id": fault.fault_id, "fault": fault.kind, "node": node}
-        self._s.event(ev.FAULT_REQUESTED, case.case_id, attempt.index, **common)
+        common = _common(fault, hit)
+        self._s.event(ev.FAULT_REQUESTED, case.case_id, attempt.index, **common, step=self._begun)
+        seen = None
         try:
-            evidence = await kind.inject(self, node)
+            evidence = await kind.inject(self, hit)
             self._s.event(ev.FAULT_INJECTED, case.case_id, attempt.index, **common, evidence=evidence)
+            then()
             end = time.monotonic() + OBSERVE_S
-            seen = None
             while seen is None and time.monotonic() < end:
-                seen = await kind.verify_effect(self, node)
+                seen = self._taken(fault) or await kind.verify_effect(self, hit)
                 if seen is None:
                     await asyncio.sleep(LOOK_S)
         except FaultError as error:
             self._s.event(ev.FAULT_REFUSED, case.case_id, attempt.index, **common, why=str(error))
+            then()
             return
         if seen is not None:
             self._s.event(ev.FAULT_OBSERVED, case.case_id, attempt.index, **common, evidence=seen)
+
+    def _taken(self, fault: Fault) -> dict[str, Any] | None:
+        """Of a fault of the job: that Slurm has come for it. There is no time to ask more."""
+        if model.KINDS[fault.kind].hits != "job" or not self._s.signal.is_set():
+            return None
+        return {"supervisor": f"received {self._s.signal_name}"}
 
     async def look_again(self, case: Case) -> None:
         """After a restart: look for the effect of faults whose supervisor did not live to see it.
@@ -96,54 +285,69 @@ class FaultRunner:
             facts = known[fault.fault_id]
             if ev.FAULT_REQUESTED not in facts or {ev.FAULT_OBSERVED, ev.FAULT_HEALED} & set(facts):
                 continue
-            node = facts[ev.FAULT_REQUESTED]["node"]
+            if model.KINDS[fault.kind].where == model.RANK:
+                continue  # its process is gone, and with it what could be seen
+            hit = hit_of(facts[ev.FAULT_REQUESTED])
             try:
-                seen = await faults.create(fault.kind).verify_effect(self, node)
+                seen = await faults.create(fault.kind).verify_effect(self, hit)
             except FaultError:
                 continue
             if seen is not None:
-                self._s.event(
-                    ev.FAULT_OBSERVED,
-                    case.case_id,
-                    -1,
-                    fault_id=fault.fault_id,
-                    fault=fault.kind,
-                    node=node,
-                    evidence={**seen, "seen": "after the restart"},
-                )
+                evidence = {**seen, "seen": "after the restart"}
+                self._s.event(ev.FAULT_OBSERVED, case.case_id, -1, **_common(fault, hit), evidence=evidence)
 
     async def heal_all(self, case: Case) -> None:
-        """Undo every fault of the case that was requested and is not healed yet; tried for a minute each."""
+        """Let proofs come to their end, then undo every fault of the case that was requested and is not healed yet."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=DRAIN_S if not self._s.signal.is_set() else TAKEN_S)
         known = self.facts(case)
         for fault in case.faults:
             facts = known[fault.fault_id]
             if ev.FAULT_REQUESTED not in facts or ev.FAULT_HEALED in facts:
                 continue
-            node = facts[ev.FAULT_REQUESTED]["node"]
-            healed, evidence = await heal(self, fault.kind, node)
+            hit = hit_of(facts[ev.FAULT_REQUESTED])
+            healed, evidence = await heal(self, hit)
             kind = ev.FAULT_HEALED if healed else ev.FAULT_UNHEALED
-            self._s.event(
-                kind,
-                case.case_id,
-                -1,
-                fault_id=fault.fault_id,
-                fault=fault.kind,
-                node=node,
-                evidence=evidence,
-            )
+            self._s.event(kind, case.case_id, -1, **_common(fault, hit), evidence=evidence)
+
+    async def stop(self) -> None:
+        """Leave what still runs."""
+        for task in list(self._tasks):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
-async def heal(lent: faults.Tools, kind_name: str, node: str) -> tuple[bool, dict[str, Any]]:
+def _common(fault: Fault, hit: Hit) -> dict[str, Any]:
+    return {
+        "fault_id": fault.fault_id,
+        "fault": fault.kind,
+        "node": hit.node,
+        "rank": hit.rank,
+        "hit": hit.to_json(),
+    }
+
+
+def hit_of(requested: Mapping[str, Any]) -> Hit:
+    """What a fault hit, from the data of its ``fault.requested``."""
+    if "hit" in requested:
+        return Hit.from_json(requested["hit"])
+    return Hit(requested["fault"], (requested["node"],))  # by a harness that knew only nodes
+
+
+async def heal(lent: faults.Tools, hit: Hit) -> tuple[bool, dict[str, Any]]:
     """Undo one fault and look until it is undone, for at most a minute; whether it is, and the evidence."""
-    kind = faults.create(kind_name)
+    if model.KINDS[hit.kind].where == model.RANK:
+        return True, {"nothing_to_undo": "the process that it hit has ended, or went on"}
+    kind = faults.create(hit.kind)
     end = time.monotonic() + HEAL_S
     try:
-        await kind.heal(lent, node)
+        await kind.heal(lent, hit)
         while time.monotonic() < end:
-            evidence = await kind.verify_healed(lent, node)
+            evidence = await kind.verify_healed(lent, hit)
             if evidence is not None:
                 return True, evidence
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.2)
     except FaultError as error:
         return False, {"why": str(error)}
     return False, {"why": f"not seen to be healed within {HEAL_S:g} s"}

@@ -229,11 +229,14 @@ class SlurmLauncher:
         )
 
     async def requeue(self) -> str:
-        """``scontrol requeue``; the controller then sends SIGTERM. One that is away is waited for."""
+        """``scontrol requeue``; the controller then sends SIGTERM. One that is away is waited for.
+
+        A task of an array is named as such: its plain id may be that of the array, and means all its tasks.
+        """
         began, tries = time.monotonic(), 0
         while True:
             try:
-                await asyncio.to_thread(run_command, ["scontrol", "requeue", self.raw_job_id], timeout_s=20)
+                await asyncio.to_thread(run_command, ["scontrol", "requeue", self.job_id], timeout_s=20)
                 return ""
             except CommandError as error:
                 tries += 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.model import event as ev
+from harness.runtime import succession
 from harness.runtime.channel import MAX_LINE, Channel, ChannelClosed, Message, authenticate
 from harness.runtime.launcher import AWAY_S, RETRY_S
 from harness.slurm.commands import controller_is_away
@@ -19,7 +20,7 @@ from harness.slurm.commands import controller_is_away
 if TYPE_CHECKING:
     from harness.runtime.supervisor import Supervisor
 
-BEAT_S = 0.5
+BEAT_S = 0.25
 CONNECT_S = 90.0
 QUIT_S = 10.0
 HELLO_S = 10.0
@@ -54,6 +55,7 @@ class Links:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._token = ""
+        self._beat_s = min(BEAT_S, self.lease_s / 5)
 
     def log(self, node: str) -> Path:
         """What the agent of a node prints."""
@@ -66,9 +68,12 @@ class Links:
         self._server = await asyncio.start_server(self._accept, host="0.0.0.0", port=0, limit=MAX_LINE)
         port = self._server.sockets[0].getsockname()[1]
         self._background(self._beat())
-        for link in self.links.values():
+        for node in s.lost_before:
+            self._lose(self.links[node], SILENT, "it was lost before this supervisor took over")
+        usable = [link for link in self.links.values() if not link.lost]
+        for link in usable:
             await self._begin(link, port)
-        waits = [asyncio.create_task(self._first_word(link, port)) for link in self.links.values()]
+        waits = [asyncio.create_task(self._first_word(link, port)) for link in usable]
         await asyncio.wait(waits)  # each is bounded in time
 
     async def _begin(self, link: Link, port: int) -> None:
@@ -82,6 +87,8 @@ class Links:
                 "HARNESS_SUPERVISOR_NODE": s.host,
                 "HARNESS_LEASE_S": str(self.lease_s),
                 "HARNESS_NODE_LOCAL": s.site["paths"]["node_local"],
+                "HARNESS_PLACE": str(s.launcher.nodes.index(node)),
+                **s.succession(),
                 "HARNESS_JOB": f"{os.getuid()}-{s.run.path.name[-24:].replace(' ', '_')}-{s.job.key}",
             },
             self.log(node),
@@ -151,7 +158,11 @@ class Links:
                 link.channel.send("beat")
                 if now - link.heard > self.lease_s:
                     self._lose(link, SILENT, f"no beat from its agent for {now - link.heard:.1f} s")
-            await asyncio.sleep(BEAT_S)
+            if self.cut_off:
+                self._supervisor.step_down()
+            else:
+                succession.say_alive(self._supervisor.run.alive(self._supervisor.job.key))
+            await asyncio.sleep(self._beat_s)
 
     def _lose(self, link: Link, how: str, why: str) -> None:
         if link.lost:
@@ -176,6 +187,13 @@ class Links:
     def closed(self, node: str) -> bool:
         """Whether a node counts as lost because its agent's connection closed: as it also does when a job is ended."""
         return self.links[node].lost_how == CLOSED
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether all of several other nodes fell silent: then it is this one that is cut off."""
+        others = [link for link in self.links.values() if link.node != self._supervisor.host]
+        silent = [link for link in others if link.lost_how == SILENT and link.channel is not None]
+        return len(others) > 1 and len(silent) == len(others)
 
     def silent_nodes(self) -> list[str]:
         """Nodes that went silent without a closed connection: as a machine does that lost its power or its link."""

@@ -1,6 +1,7 @@
 """One mapped page a rank: how far it is, readable from outside while it is stuck in a collective.
 
-The rank writes with plain stores as it goes; the agent on the same node reads. Standard library only.
+The rank writes with plain stores as it goes; the agent on the same node reads, and can answer in a word of its
+own. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,9 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SIZE = 4096
-# magic, pid, rank, state, step begun, step finished, last change (mono ns), steps in all
-_LAYOUT = struct.Struct("<4sIiiqqqq")
-_MAGIC = b"HPG2"
+# magic, pid, rank, state, step begun, step finished, last change (mono ns), steps in all,
+# sequence number of collectives, section, section's begin (mono ns), fault it does, fault it waits for, when (wall ns)
+_LAYOUT = struct.Struct("<4sIiiqqqqqiqiiq")
+_MAGIC = b"HPG3"
+_COMMAND = struct.Struct("<i")
+_COMMAND_AT = 2048  # written by the agent alone: the number of a fault, and GO_ON added to it for "go on"
+GO_ON = 1 << 20
+_SAVE = struct.Struct("<q")
+_SAVE_AT = (
+    2056  # written by the agent alone: after so many steps a checkpoint is wanted, whatever the interval
+)
 SILENT = -1  # steps in all, of a rank that says nothing of its progress: nobody waits for it to advance
 
 STARTING, RUNNING, CLOSING, DONE, FAILED, UNRECORDED = range(6)
@@ -24,13 +33,17 @@ STATES = (
     "starting", "running", "closing", "done", "failed", "its node's own disk takes no more records (full, or a quota)",
 )  # fmt: skip
 
+SETUP, LOAD, STEP, SAVE, CLOSE = range(5)
+SECTIONS = ("setup", "load", "step", "save", "close")
+
 
 @dataclass(frozen=True)
 class Progress:
     """What a page said when it was read. ``begun`` and ``finished`` are step indices, -1 for none.
 
     ``of`` is the number of steps as the rank itself counts them: 0 when it does not say, ``SILENT`` when it says
-    nothing of its progress.
+    nothing of its progress. ``sequence`` counts what the rank does in concert with others (each collective, each
+    step begun); ``fault`` and ``due`` are numbers of faults counted from 1, 0 for none.
     """
 
     pid: int
@@ -40,6 +53,12 @@ class Progress:
     finished: int
     changed_mono_ns: int
     of: int = 0
+    sequence: int = 0
+    section: int = SETUP
+    section_mono_ns: int = 0
+    fault: int = 0
+    due: int = 0
+    fault_wall_ns: int = 0
 
 
 class Page:
@@ -58,6 +77,8 @@ class Page:
         self._rank = rank
         self._pid = os.getpid()
         self.state, self.begun, self.finished, self.of = STARTING, -1, -1, 0
+        self.sequence, self.section, self._section_ns = 0, SETUP, time.monotonic_ns()
+        self.fault, self.due, self._fault_ns = 0, 0, 0
         self.write()
         temporary.replace(path)  # a reader never sees an empty page
 
@@ -74,6 +95,12 @@ class Page:
             self.finished,
             time.monotonic_ns(),
             self.of,
+            self.sequence,
+            self.section,
+            self._section_ns,
+            self.fault,
+            self.due,
+            self._fault_ns,
         )
 
     def set(
@@ -83,13 +110,73 @@ class Page:
         begun: int | None = None,
         finished: int | None = None,
         of: int | None = None,
+        section: int | None = None,
     ) -> None:
         """Change some values and publish."""
         self.state = self.state if state is None else state
         self.begun = self.begun if begun is None else begun
         self.finished = self.finished if finished is None else finished
         self.of = self.of if of is None else of
+        if section is not None:
+            self.section, self._section_ns = section, time.monotonic_ns()
         self.write()
+
+    def advance(self) -> None:
+        """Count one more thing that is done in concert with other ranks."""
+        self.sequence += 1
+        self.write()
+
+    def strike(self, fault: int = 0, due: int = 0) -> None:
+        """Say which fault this rank is doing, or waits for; the moment is now."""
+        self.fault, self.due, self._fault_ns = fault, due, time.time_ns()
+        self.write()
+
+    def command(self) -> int:
+        """What the agent wrote: 0, or the number of a fault, with ``GO_ON`` added once it was done."""
+        return int(_COMMAND.unpack_from(self._map, _COMMAND_AT)[0])
+
+    def save_at(self) -> int:
+        """After how many steps a checkpoint is wanted besides those that are due; 0 for none."""
+        return int(_SAVE.unpack_from(self._map, _SAVE_AT)[0])
+
+    def obeyed(self) -> None:
+        """Clear the agent's word."""
+        _COMMAND.pack_into(self._map, _COMMAND_AT, 0)
+
+
+class View:
+    """The reader's side: a page mapped once and read often."""
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            self._map = mmap.mmap(descriptor, SIZE)
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> Progress | None:
+        """What the page says now; None when it is not whole."""
+        return _progress(self._map[: _LAYOUT.size])
+
+    def command(self, word: int) -> None:
+        """Tell the rank something; it looks at its named moments."""
+        _COMMAND.pack_into(self._map, _COMMAND_AT, word)
+
+    def save_at(self, steps: int) -> None:
+        """Ask for a checkpoint after so many steps; the same number on all ranks, and ahead of them all."""
+        _SAVE.pack_into(self._map, _SAVE_AT, steps)
+
+    def close(self) -> None:
+        """Unmap."""
+        self._map.close()
+
+
+def view(path: Path) -> View | None:
+    """A page to read often; None when it is not there yet."""
+    try:
+        return View(path)
+    except (OSError, ValueError):  # ValueError: shorter than a page
+        return None
 
 
 def read(path: Path) -> Progress | None:
@@ -98,9 +185,13 @@ def read(path: Path) -> Progress | None:
         data = path.read_bytes()[: _LAYOUT.size]
     except OSError:
         return None
+    return _progress(data)
+
+
+def _progress(data: bytes) -> Progress | None:
     if len(data) < _LAYOUT.size:
         return None
-    magic, pid, rank, state, begun, finished, changed, of = _LAYOUT.unpack(data)
+    magic, pid, rank, state, begun, finished, changed, of, *more = _LAYOUT.unpack(data)
     if magic != _MAGIC or not 0 <= state < len(STATES):
         return None
-    return Progress(pid, rank, state, begun, finished, changed, of)
+    return Progress(pid, rank, state, begun, finished, changed, of, *more)

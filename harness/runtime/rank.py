@@ -1,4 +1,4 @@
-"""The loop around a workload on one rank: count, time, record, checkpoint, say how far.
+"""One rank: what it is given, how it is started, and how it ends, whatever its workload does.
 
 Torch ranks are forked into ``run`` by the node's fork server; MPI ranks are started by the launcher
 as ``python -m harness.runtime.rank SPEC``. SPEC is the attempt's file in the run folder.
@@ -9,24 +9,28 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.model import event as ev
 from harness.model.case import Case
 from harness.model.event import Event
 from harness.rundir import read_promised
-from harness.runtime import checkpoint, command, page, slices
+from harness.runtime import command, page, slices
+from harness.runtime.loop import Loop
+from harness.runtime.rank_faults import RankFaults
 from harness.runtime.recorder import Recorder
 from harness.telemetry.gpu import Gpu
-from harness.workloads import create
 from harness.workloads.api import Param, WrongWorldSize
+
+T = TypeVar("T")
 
 EXIT_RAISED = 1
 EXIT_WRONG_WORLD = 3
@@ -50,28 +54,66 @@ class Spec:
     folder: str = ""  # the attempt's own on shared storage; of a command case also the next two
     program_folder: str = ""
     case_folder: str = ""
+    armed: tuple[int, ...] = ()  # numbers, from 1, of the case's faults that may strike in this attempt
+    known_step: int = 0  # a checkpoint on shared storage that is known to have been committed
+    memory_folders: Mapping[str, str] = field(default_factory=dict)  # node -> folder in its memory
+
+    @property
+    def world(self) -> int:
+        """Ranks of this attempt: fewer than the case's after it went on without a lost node."""
+        return len(self.rank_nodes)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Nodes of this attempt, in the order of their ranks."""
+        return tuple(dict.fromkeys(self.rank_nodes))
 
     @classmethod
     def read(cls, path: Path) -> Spec:
         """Read an attempt's file."""
         data = json.loads(read_promised(path))
-        return cls(**{**data, "case": Case.from_json(data["case"]), "rank_nodes": tuple(data["rank_nodes"])})
+        lists = {name: tuple(data.get(name, ())) for name in ("rank_nodes", "armed")}
+        return cls(**{**data, **lists, "case": Case.from_json(data["case"])})
 
 
 class Context:
     """What the workload sees: see ``harness.workloads.api.RankContext``."""
 
-    def __init__(self, spec: Spec, rank: int, recorder: Recorder) -> None:
+    def __init__(self, spec: Spec, rank: int, recorder: Recorder, position: page.Page) -> None:
         case = spec.case
-        self.rank, self.world = rank, case.ranks
+        self.rank, self.world = rank, spec.world
         self.node = spec.rank_nodes[rank]
         self.local_rank = sum(1 for r in range(rank) if spec.rank_nodes[r] == self.node)
-        self.nodes, self.seed, self.steps = case.nodes, case.seed, case.steps
+        self.nodes, self.seed, self.steps = len(spec.nodes), case.seed, case.steps
+        self.checkpoint_engine = case.checkpoint_engine
         self.params: Mapping[str, Param] = case.params
         self.deterministic = case.deterministic
         self.device, self.backend = spec.device, spec.backend
         self._recorder = recorder
         self._case_id, self._attempt = case.case_id, spec.attempt
+        node_index = spec.nodes.index(self.node)
+        leader = spec.rank_nodes.index(self.node) == rank
+        self.faults = RankFaults(
+            case.faults, spec.armed, rank, node_index, leader, position, recorder.path, spec.attempt == 0
+        )
+
+    def collective(self, call: Callable[[], T]) -> T:
+        """Run one collective, counted, so that a hang shows where; faults may leave it out or reorder it."""
+        return self.faults.collective(call)
+
+    def started(self) -> None:
+        """Record where this rank is and what it runs on."""
+        self.event(
+            ev.RANK_STARTED,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            cpus=sorted(os.sched_getaffinity(0)),
+            device=self.device,
+            backend=self.backend,
+            slurm_job_id=os.environ.get("SLURM_JOB_ID", ""),
+            slurm_step_id=os.environ.get("SLURM_STEP_ID", ""),
+            versions=_versions(),
+        )
 
     def record(self, table: str, values: Mapping[str, int | float]) -> None:
         """Append one raw sample."""
@@ -109,20 +151,27 @@ class Context:
         )
 
 
+def saves_before_the_end(case: Case) -> bool:
+    """Whether ranks live on when their job is taken away, until they have saved or the supervisor ends them."""
+    return case.recovery == "requeue" and case.checkpoint_every > 0
+
+
 def run(spec_path: Path, rank: int) -> int:
     """Run one rank to its end; return its exit code. Never raises: what went wrong is recorded and printed."""
     spec = Spec.read(spec_path)
     folder = Path(spec.node_folders[spec.rank_nodes[rank]])
     position = page.Page(folder / f"rank-{rank}.page", rank)
     recorder = Recorder(folder / f"rank-{rank}.rec", rank)
-    context = Context(spec, rank, recorder)
+    context = Context(spec, rank, recorder, position)
+    if saves_before_the_end(spec.case):  # Slurm sends it to every process of a job that it takes away
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         if spec.device == "cuda" or spec.case.command is not None:
             slices.select(os.environ, context.local_rank, lambda: Gpu().slices())
         if spec.case.command is None:
-            _loop(spec, context, recorder, position)
+            Loop(spec, context, recorder, position).go()
         else:
-            started(spec, context)
+            context.started()
             command.Program(spec, context, recorder, position).go()
     except command.ProgramFailed as error:
         context.event(ev.RANK_RAISED, error=str(error)[:1000], trace="")
@@ -156,70 +205,6 @@ def _fail(recorder: Recorder, position: page.Page, code: int) -> int:
     return code
 
 
-def _loop(spec: Spec, context: Context, recorder: Recorder, position: page.Page) -> None:
-    case = spec.case
-    workload = create(case.workload)
-    for table, columns in workload.tables.items():
-        if table != "steps":
-            recorder.define(table, columns)
-    recorder.define("steps", ("step", "start_mono_ns", "step_time_ns", *workload.tables.get("steps", ())))
-    workload.setup(context)
-    started(spec, context)
-    first = 0
-    checkpoints = Path(spec.checkpoints)
-    if case.checkpoint_every:
-        recorder.define("checkpoints", ("step", "checkpoint_time_ns", "checkpoint_bytes"))
-        restored, refused = checkpoint.restore(workload, checkpoints, context.rank, context.world)
-        for why in refused:
-            context.event(ev.CHECKPOINT_REFUSED, why=why)
-        if restored is not None:
-            first = restored["step"]
-            context.event(ev.CHECKPOINT_RESTORED, **restored)
-    position.set(state=page.RUNNING)
-    for step in range(first, case.steps):
-        position.set(begun=step)
-        start = time.monotonic_ns()
-        values = workload.step(step)
-        end = time.monotonic_ns()
-        recorder.sample(
-            "steps", {"step": step, "start_mono_ns": start, "step_time_ns": end - start, **values}
-        )
-        position.set(finished=step)
-        if step == first:
-            context.event(ev.FIRST_STEP, step=step)
-        if case.checkpoint_every and (step + 1) % case.checkpoint_every == 0 and step + 1 < case.steps:
-            start = time.monotonic_ns()
-            saved = checkpoint.save(
-                workload, checkpoints, context.rank, step + 1, spec.restart, spec.epoch, case.checkpoint_keep
-            )
-            recorder.sample(
-                "checkpoints",
-                {
-                    "step": step + 1,
-                    "checkpoint_time_ns": time.monotonic_ns() - start,
-                    "checkpoint_bytes": saved["bytes"],
-                },
-            )
-            context.event(ev.CHECKPOINT_COMMITTED, **saved)
-    position.set(state=page.CLOSING)
-    workload.close()
-
-
-def started(spec: Spec, context: Context) -> None:
-    """Record where this rank is and what it runs on."""
-    context.event(
-        ev.RANK_STARTED,
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        cpus=sorted(os.sched_getaffinity(0)),
-        device=spec.device,
-        backend=spec.backend,
-        slurm_job_id=os.environ.get("SLURM_JOB_ID", ""),
-        slurm_step_id=os.environ.get("SLURM_STEP_ID", ""),
-        versions=_versions(),
-    )
-
-
 def _versions() -> dict[str, str]:
     """Versions of what this rank runs on, of the modules that are loaded."""
     found = {"python": sys.version.split()[0], "kernel": os.uname().release}
@@ -251,8 +236,13 @@ def rank_of_environment(environment: Mapping[str, str]) -> int:
 def main(arguments: list[str]) -> int:
     """Entry point of MPI ranks, and of ranks that an agent starts as processes of their own."""
     spec_path = Path(arguments[0])
-    os.environ.update(Spec.read(spec_path).environment)
-    return run(spec_path, rank_of_environment(os.environ))
+    spec = Spec.read(spec_path)
+    os.environ.update(spec.environment)
+    rank = rank_of_environment(os.environ)
+    if spec.backend != "mpi" and spec.case.command is None:  # torch ranks of a step of their own
+        local = spec.rank_nodes[:rank].count(spec.rank_nodes[rank])
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(local))
+    return run(spec_path, rank)
 
 
 if __name__ == "__main__":

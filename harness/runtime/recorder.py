@@ -114,7 +114,7 @@ class Recorder:
     """Appends the records of one rank (or, with rank -1, of a node's agent) to one file."""
 
     def __init__(self, path: Path, rank: int) -> None:
-        self.rank = rank
+        self.rank, self.path = rank, path
         self._path = str(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._tables: dict[str, tuple[int, struct.Struct, tuple[str, ...]]] = {}

@@ -1,4 +1,6 @@
-"""What a program says of itself through ``harness.program``: steps, figures and checks, from the file it appends to.
+"""What a program says of itself through ``harness.program``: steps, figures, checks, checkpoints and faults.
+
+It comes from the file to which the program appends.
 
 The file is the program's, so nothing in it is trusted: a line that is not as it should be is counted,
 never followed. Standard library only.
@@ -13,13 +15,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.model import event as ev
 from harness.model.metrics import METRICS, RESERVED, Metric
-from harness.runtime import readings
+from harness.runtime import page, readings
 from harness.runtime.readings import Reading
 from harness.runtime.recorder import Recorder
+from harness.runtime.said_faults import SaidFaults, Tell
 
 MAX_METRICS = 100
 STEPS = ("step", "start_mono_ns", "step_time_ns")
+CHECKPOINTS = ("step", "checkpoint_time_ns", "checkpoint_bytes")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 READ_BYTES = 1 << 24  # in one go; a line is shorter
 
@@ -27,17 +32,46 @@ Check = Callable[[str, bool, object, object], None]
 
 
 class Said:
-    """Reads the file as it grows."""
+    """Reads the file as it grows.
 
-    def __init__(self, path: Path, recorder: Recorder, declared: Mapping[str, Reading], check: Check) -> None:
-        self._path, self._recorder, self._check = path, recorder, check
+    Args:
+        path: the file.
+        declared: metrics of the campaign that the program records.
+        check: records a check.
+        tell: records an event at a time of its own.
+        node: where the program runs.
+        case_id: of which case.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        recorder: Recorder,
+        declared: Mapping[str, Reading],
+        check: Check,
+        tell: Tell,
+        node: str,
+        case_id: str,
+    ) -> None:
+        self._path, self._recorder, self._check, self._tell = path, recorder, check, tell
+        self.faults = SaidFaults(tell, node, case_id)
         self._declared = declared  # of the campaign, that the program records
         self._own: dict[str, Reading] = {}
         self._offset = 0
         self.begun = self.finished = -1
         self.of = 0
+        self.is_saving = False
         self.strange = ""  # the first line that could not be followed, and why
         self.conflicts: dict[str, str] = {}
+
+    @property
+    def section(self) -> int | None:
+        """Where the program is, as ``page`` counts; what it does behind its last step may take long."""
+        if self.is_saving:
+            return page.SAVE
+        if self.begun < 0:
+            return None
+        return page.CLOSE if 0 < self.of == self.finished + 1 else page.STEP
 
     def read(self) -> bool:
         """Take the whole lines that are new; returns whether there were any."""
@@ -47,6 +81,8 @@ class Said:
                 self._take(json.loads(line))
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
                 self.strange = self.strange or f"{line[:80]!r}: {type(error).__name__} {error}"
+        if self._offset > before:
+            self.faults.heard()
         return self._offset > before
 
     def _lines(self) -> Iterator[bytes]:
@@ -69,6 +105,8 @@ class Said:
             row = {"step": int(said["end"])} | {key: int(said[key]) for key in STEPS[1:]}
             self._recorder.define("steps", STEPS)
             self._recorder.sample("steps", row)
+            if self.finished < 0:
+                self._event(ev.FIRST_STEP, said, step=row["step"])
             self.finished = row["step"]
         elif "begin" in said:
             self.begun, self.of = int(said["begin"]), int(said["of"])
@@ -77,8 +115,54 @@ class Said:
         elif "check" in said:
             words = [str(said[key])[:1000] for key in ("expected", "observed")]
             self._check(str(said["check"])[:200], bool(said["passed"]), *words)
+        elif "fault" in said:
+            self.faults.requested(said)
+        elif "fault_over" in said:
+            self.faults.over(said)
+        elif "saving" in said or "unsaved" in said:
+            self.is_saving = "saving" in said
+        elif "saved" in said:
+            self._saved(said)
+        elif "restored" in said:
+            self._restored(said)
+        elif "refused" in said:
+            self._event(ev.CHECKPOINT_REFUSED, said, why=str(said["why"])[:1000])
         else:
             raise ValueError("says nothing that is known")
+
+    def _saved(self, said: Mapping[str, Any]) -> None:
+        """The program counts the step that was done; the harness, how many were done."""
+        self.is_saving = False
+        row = dict(
+            zip(CHECKPOINTS, (int(said["saved"]) + 1, int(said["time_ns"]), int(said["bytes"])), strict=True)
+        )
+        self._recorder.define("checkpoints", CHECKPOINTS)
+        self._recorder.sample("checkpoints", row)
+        self._event(
+            ev.CHECKPOINT_COMMITTED,
+            said,
+            step=row["step"],
+            digest=str(said["digest"])[:64],
+            bytes=row["checkpoint_bytes"],
+            time_ns=row["checkpoint_time_ns"],
+            path=str(said["path"])[:200],
+            engine="program",
+        )
+
+    def _restored(self, said: Mapping[str, Any]) -> None:
+        digest = str(said["digest"])[:64]  # of what was read and compared with what was committed
+        self._event(
+            ev.CHECKPOINT_RESTORED,
+            said,
+            step=int(said["restored"]) + 1,
+            digest=digest,
+            committed_digest=digest,
+            path=str(said["path"])[:200],
+            engine="program",
+        )
+
+    def _event(self, kind: str, said: Mapping[str, Any], **data: Any) -> None:
+        self._tell(kind, int(said["wall_ns"]), int(said["mono_ns"]), data)
 
     def _reading(self, name: str) -> Reading:
         found = self._declared.get(name) or self._own.get(name)

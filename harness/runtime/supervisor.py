@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,12 +27,15 @@ from harness.model.attempt import Attempt
 from harness.model.case import Case, Job, Plan
 from harness.model.event import Event
 from harness.rundir import RunDir, append_line, private, read_lines, takes_no_more, write_atomic, write_json
+from harness.runtime import detect, recover, succession
 from harness.runtime.attempt_run import AttemptRun
 from harness.runtime.fault_runner import FaultRunner
 from harness.runtime.launcher import EXIT_REQUEUE, Launcher, LocalLauncher, SlurmLauncher
 from harness.runtime.links import Links
+from harness.slurm.commands import CommandError, run_command
 
-LEASE_S = 5.0
+EXIT_STEPPED_DOWN = 70  # another node goes on
+LEASE_S = 5.0  # where the campaign says nothing
 REQUEUE_BY_SLURM_S = 90.0  # how long Slurm may take to notice a dead node itself
 REQUEUE_TAKEN_S = 180.0
 
@@ -55,18 +59,35 @@ class Supervisor:
         # Counted on over rounds, so that what an older start commits late is always the older one.
         self.restart = first_restart + launcher.restart
         self.host = launcher.nodes[0]
-        self.links = Links(self)
+        cases = [plan.case(case_id) for case_id in job.case_ids]
+        self.links = Links(self, min(c.detection.get("lease_s", LEASE_S) for c in cases))
+        self.stepped_down = False
+        self.histories: dict[str, detect.History] = {}  # case -> what its attempts have taught
+        lost = os.environ.get("HARNESS_LOST", "").split(",")
+        self.lost_before = [node for node in launcher.nodes if node in lost]
+        self.generation = int(os.environ.get("HARNESS_GENERATION", "0"))  # successors in this restart
+        self._left_steps: list[asyncio.subprocess.Process] = []
         self.faults = FaultRunner(self)
         self.signal = asyncio.Event()
         self.signal_name = ""
 
     # --- records --------------------------------------------------------------------------------------
 
-    def event(self, kind: str, case_id: str = "", attempt: int = -1, rank: int = -1, **data: Any) -> Event:
-        """Write one event, durably, before anything that follows from it."""
-        event = Event(
-            kind, time.time_ns(), time.monotonic_ns(), self.host, "supervisor", case_id, attempt, rank, data
-        )
+    def event(
+        self,
+        kind: str,
+        case_id: str = "",
+        attempt: int = -1,
+        rank: int = -1,
+        *,
+        wall_ns: int = 0,
+        **data: Any,
+    ) -> Event:
+        """Write one event, durably, before anything that follows from it; ``wall_ns`` where it was earlier than now."""
+        now_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+        if wall_ns:
+            mono_ns -= now_ns - wall_ns
+        event = Event(kind, wall_ns or now_ns, mono_ns, self.host, "supervisor", case_id, attempt, rank, data)
         append_line(self.run.events(self.job.key), event.to_json())
         return event
 
@@ -119,6 +140,7 @@ class Supervisor:
             restart=self.restart,
             round=self.round,
             nodes=list(self.launcher.nodes),
+            generation=self.generation,
             python=sys.version.split()[0],
             pid=os.getpid(),
         )
@@ -128,6 +150,11 @@ class Supervisor:
             for case_id in self.job.case_ids:
                 case = self.plan.case(case_id)
                 outcome = await self._case(case)
+                if self.stepped_down:
+                    # To leave now would end the job as soon as Slurm hears of it, under whoever took over.
+                    self.signal.clear()
+                    await asyncio.wait_for(self.signal.wait(), 60.0 * self.job.time_limit_min)
+                    return EXIT_STEPPED_DOWN
                 if outcome is None:
                     return EXIT_REQUEUE
                 failed += outcome != at.COMPLETED
@@ -136,7 +163,11 @@ class Supervisor:
                         1  # the job is being taken away: what is left is not begun, and no last word is said
                     )
         finally:
+            await self.faults.stop()
             await self.links.stop()
+            for step in self._left_steps:
+                if step.returncode is None:
+                    step.kill()
         self.event(ev.JOB_ENDED, failed_cases=failed)
         write_json(
             self.run.end(self.job.key, self.round),
@@ -164,26 +195,81 @@ class Supervisor:
             return outcome
         if attempts and not attempts[-1].outcome:
             # Whoever ran it died before it could say how it ended.
-            self.write_attempt(
-                replace(attempts[-1], outcome=at.LOST, reason="its supervisor ended without a word")
+            attempts[-1] = replace(
+                attempts[-1], outcome=at.LOST, reason="its supervisor ended without a word"
             )
+            self.write_attempt(attempts[-1])
+            for node in self.lost_before[-1:]:  # whose supervisor heard nothing of it: it was on that node
+                self.event(
+                    ev.DETECTED,
+                    case.case_id,
+                    attempts[-1].index,
+                    what=detect.SILENT,
+                    node=node,
+                    step=-1,
+                    evidence="its supervisor was silent for a lease; this node took over",
+                )
         if attempts:
             await self.faults.look_again(case)
-        tried = sum(a.restart >= self.first_restart for a in attempts)  # in this round
-        if tried > case.max_restarts and tried:
-            return await self._close(
-                case,
-                attempts[-1].outcome or at.LOST,
-                f"not recovered after {tried} attempts (max_restarts {case.max_restarts})",
+        if any(a.restart >= self.first_restart for a in attempts):  # of this round
+            decision = self._decide(case, attempts)
+            if decision.what == recover.END:
+                return await self._close(case, decision.outcome, decision.reason)
+        policy = "first" if not attempts else case.recovery if self.generation else "requeue"
+        while True:
+            epoch = sum(1 for a in attempts if a.restart == self.restart)
+            attempt = await AttemptRun(self, case, index=len(attempts), epoch=epoch, policy=policy).go()
+            attempts.append(attempt)
+            if self.stepped_down:
+                return None
+            decision = self._decide(case, attempts)
+            if decision.what == recover.END:
+                return await self._close(case, decision.outcome, decision.reason)
+            if decision.what == recover.REQUEUE:
+                return await self._requeue(case, attempt)
+            policy = case.recovery
+            self.event(
+                ev.RECOVERY_BEGUN,
+                case.case_id,
+                attempt.index,
+                policy=policy,
+                why=attempt.reason,
+                nodes=self.links.live()[: case.nodes],
             )
-        epoch = sum(1 for a in attempts if a.restart == self.restart)
-        attempt = await AttemptRun(self, case, index=len(attempts), epoch=epoch).go()
-        if attempt.outcome in (at.COMPLETED, at.FAILED):
-            return await self._close(case, attempt.outcome, attempt.reason)
-        can_restart = case.recovery == "requeue" and self.job.requeue and tried < case.max_restarts
-        if not can_restart:
-            return await self._close(case, attempt.outcome, attempt.reason)
-        return await self._requeue(case, attempt)
+            self.faults.moment(case, attempt)
+
+    def _decide(self, case: Case, attempts: Sequence[Attempt]) -> recover.Decision:
+        return recover.decide(
+            case,
+            attempts,
+            live=len(self.links.live()),
+            first_restart=self.first_restart,
+            requeue=self.job.requeue,
+        )
+
+    def known_step(self, case_id: str) -> int:
+        """The newest checkpoint on shared storage that any attempt left; 0 for none."""
+        attempts, _ = self.history(case_id)
+        return max((a.saved_step for a in attempts), default=0)
+
+    def succession(self) -> dict[str, str]:
+        """What agents are told so that one can take over from a lost supervisor; nothing where that cannot be."""
+        in_place = all(self.plan.case(case_id).in_place for case_id in self.job.case_ids)
+        if not in_place or self.site["launcher"] != "slurm" or self.site.get("container"):
+            return {}
+        submission = next(s.name for s in self.plan.submissions if self.job in s.jobs)
+        return succession.variables(self.run, self.job.key, submission, self.restart, self.generation)
+
+    def step_down(self) -> None:
+        """This node is cut off from all others: end what runs here, and say no last word."""
+        if not self.stepped_down and self.succession():
+            self.stepped_down = True
+            self.signal_name = "no word from any other node: this one is cut off"
+            self.signal.set()
+
+    def leave_step(self, step: asyncio.subprocess.Process) -> None:
+        """Wait for a broken step no longer; it ends by itself, its ranks are gone."""
+        self._left_steps.append(step)
 
     async def _close(self, case: Case, outcome: str, reason: str) -> str:
         """A case has ended for good: undo its faults, write it down."""
@@ -241,6 +327,12 @@ class Supervisor:
             temporary.replace(path)
 
 
+def end_headless_job(launcher: Launcher) -> None:
+    """End a job whose batch host was lost: Slurm waits for its batch script, which nobody runs any more."""
+    with contextlib.suppress(CommandError):
+        run_command(["scancel", launcher.job_id], timeout_s=30)
+
+
 def main(arguments: list[str]) -> int:
     """``python -m harness.runtime.supervisor RUN SUBMISSION``."""
     run, name = RunDir(arguments[0]), arguments[1]
@@ -259,7 +351,10 @@ def main(arguments: list[str]) -> int:
         return await Supervisor(run, job, plan, site, launcher, round_).serve()
 
     try:
-        return asyncio.run(serve())
+        code = asyncio.run(serve())
+        if int(os.environ.get("HARNESS_GENERATION", "0")):
+            end_headless_job(launcher)
+        return code
     except (
         Exception
     ) as error:  # the last word of a supervisor that cannot go on; its job's log is what people look at

@@ -27,6 +27,7 @@ _OF_A_STEP = re.compile(
     r"|NPROCS|TASKS_PER_NODE|STEP|SRUN_|TASK_PID|LAUNCH_|CPU_BIND|DISTRIBUTION|MPI_TYPE|PMI|MEM_PER|OVERCOMMIT))"
 )
 _CODE = Path(harness.__file__).parent.parent  # where this code is, which no program is to import
+_PROGRAM = ("__init__.py", "checkpoints.py", "faults.py", "lines.py")  # what a program imports of ours
 _TORCHRUN = (
     "MASTER_ADDR",
     "MASTER_PORT",
@@ -51,8 +52,14 @@ def case_values(case: Case, folder: str, case_folder: str) -> dict[str, str]:
         "case": case.case_id,
         "folder": folder,
         "case_folder": case_folder,
+        "checkpoints": str(checkpoints_of(case, case_folder)),
         "python": sys.executable,
     }
+
+
+def checkpoints_of(case: Case, case_folder: str) -> Path:
+    """Where the program keeps its checkpoints over all attempts."""
+    return Path(case_folder, (case.command or {}).get("checkpoint_folder", "checkpoints"))
 
 
 def values(spec: Spec, context: Context) -> dict[str, str]:
@@ -92,6 +99,8 @@ def environment(spec: Spec, context: Context, filled: Mapping[str, str], said: P
         "HARNESS_CASE": case.case_id,
         "HARNESS_FOLDER": spec.program_folder,
         "HARNESS_CASE_FOLDER": spec.case_folder,
+        "HARNESS_CHECKPOINTS": filled["checkpoints"],
+        "HARNESS_FAULTS": "0" if case.is_twin else "1",
         "HARNESS_RESTART_COUNT": str(spec.attempt),
         "HARNESS_METRICS": str(said),
         **{f"HARNESS_PARAM_{name}": placeholders.as_text(value) for name, value in case.params.items()},
@@ -129,11 +138,13 @@ def module_folder(said: Path) -> Path:
     It has no ``__init__.py``: a package ``harness`` of the program's own is then found before it, wherever it is.
     """
     folder = said.with_suffix(".python")
-    package = folder / "harness"
-    source = pkgutil.get_data("harness", "program.py")
-    if source is not None and not package.exists():
+    package = folder / "harness" / "program"
+    if not package.exists():
         package.mkdir(parents=True)
-        (package / "program.py").write_bytes(source)
+        for name in _PROGRAM:
+            source = pkgutil.get_data("harness.program", name)
+            assert source is not None  # it is part of this code
+            (package / name).write_bytes(source)
     return folder
 
 
@@ -146,6 +157,7 @@ def write_inputs(case: Case, folder: Path, case_folder: Path) -> None:
     command = case.command or {}
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     case_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    checkpoints_of(case, str(case_folder)).mkdir(mode=0o700, parents=True, exist_ok=True)
     filled = case_values(case, str(folder), str(case_folder))
     files = {**command["programs"]}
     files |= {name: placeholders.fill(text, filled) for name, text in command["inputs"].items()}

@@ -44,7 +44,7 @@ ACCOUNTS_S = 20.0  # how long sacct may be late
 END_S = 6.0
 LOST_S = 60.0  # how long a job of unknown fate is looked for
 NAME = "hh.site-check"
-IMPORTS = ("torch", "mpi4py", "numpy", "psutil", "pynvml")
+IMPORTS = ("torch", "mpi4py", "numpy", "xxhash", "psutil", "pynvml")
 ENDED = frozenset(
     (
         "COMPLETED",
@@ -423,7 +423,7 @@ def _power(site: Site, report: Mapping[str, Any] | None) -> dict[str, str]:
     found = {}
     for node in report["nodes"]:
         try:
-            found[node] = asyncio.run(tools.power(site.power.command, "status", node))["said"]
+            found[node] = asyncio.run(tools.power(site.power.model_dump(), "status", node))["said"]
         except FaultError as error:
             found[node] = f"!{error}"
     return found
