@@ -62,10 +62,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     power.add_argument("power_nodes", nargs="+", metavar="NODE")
     power.add_argument("--json", action="store_true", help="one JSON line a node, with the time stamps")
 
+    _add_fault_verbs(verbs, common)
+
     execute = verbs.add_parser("exec", parents=[common], help="run a command on a node, on login, or on head")
     execute.add_argument("where", metavar="NODE|login|head")
     execute.add_argument("--root", action="store_true", help="as root instead of the ordinary user")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command")
+
+
+def _add_fault_verbs(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    fault = verbs.add_parser(
+        "fault", parents=[common], help="break something for some seconds; it ends by itself",
+        epilog="kinds: slurmd-stop, link-down, drain, fail, preempt, storage-away (of --node);"
+        " partition (--node from everyone, or --halves, or --from and --to); controller-freeze, controller-kill",
+    )  # fmt: skip
+    fault.add_argument("kind", metavar="KIND", help="what to do; see below")
+    fault.add_argument(
+        "--for", dest="for_s", type=float, metavar="SECONDS", help="when it ends at the latest: at most 600"
+    )
+    fault.add_argument(
+        "--node", nargs="+", action="extend", default=[], metavar="NODE", help="p2, or p2,p4, or p[1-3]"
+    )
+    fault.add_argument("--from", dest="from_", default="", metavar="NODES", help="partition: one side")
+    fault.add_argument(
+        "--to", default="", metavar="NODES", help="partition: the other side (`head` is slurmctld's host)"
+    )
+    fault.add_argument(
+        "--halves", action="store_true", help="partition: one half of the nodes from the other"
+    )
+    fault.add_argument(
+        "--one-way", action="store_true", help="partition: only what --from (or --node) sends is lost"
+    )
+    fault.add_argument("--id", help="a name for it; the same again is the same fault")
+
+    heal = verbs.add_parser("heal", parents=[common], help="end a fault now; may be called again")
+    heal.add_argument("id", nargs="?", metavar="ID")
+    heal.add_argument("--all", action="store_true", help="every fault")
+
+    verbs.add_parser("faults", parents=[common], help="every fault so far and what became of it, as JSON")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -98,6 +134,8 @@ def _run(args: argparse.Namespace) -> int:
     verb: str = args.cluster_verb
     if verb == "power":
         return _power(args)
+    if verb in ("fault", "heal", "faults"):
+        return _faults(args)
     if verb == "up":
         from harness.devcluster.up import Wanted, up
 
@@ -156,4 +194,31 @@ def _power(args: argparse.Namespace) -> int:
         else:
             # The state is always the first word: that is what a site's power command promises.
             print(f"{entry['power']} {entry['node']}" + ("" if entry["changed"] else " (it was already)"))
+    return 0
+
+
+def _faults(args: argparse.Namespace) -> int:
+    from harness.devcluster import faults
+    from harness.devcluster.folder import choose
+    from harness.devcluster.leases import check_duration
+
+    folder = choose(args.folder)
+    if args.cluster_verb == "faults":
+        print(json.dumps({"faults": faults.listed(folder)}))
+    elif args.cluster_verb == "heal":
+        if (args.id is None) != args.all:
+            raise ClusterError("heal: give the id of a fault, or --all", exit_status=2)
+        print(json.dumps({"faults": faults.heal(folder, args.id)}))
+    else:
+        wanted = {
+            "kind": args.kind,
+            "for_s": check_duration(args.for_s),
+            "nodes": args.node,
+            "from": [args.from_] if args.from_ else [],
+            "to": [args.to] if args.to else [],
+            "halves": args.halves,
+            "one_way": args.one_way,
+            "id": args.id,
+        }
+        print(json.dumps(faults.inject(folder, wanted)))
     return 0

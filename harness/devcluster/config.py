@@ -84,6 +84,9 @@ def slurm_conf(cluster: Cluster) -> str:
         # A job that does not ask for memory gets its CPUs' share, so that two fit on a node.
         f"DefMemPerCPU={max(1, cluster.memory_mb // cluster.cpus)}",
         *_accounting(cluster),
+        # For the fault `preempt`, which makes a partition above this one; with one partition nothing preempts.
+        "PreemptType=preempt/partition_prio",
+        "PreemptMode=REQUEUE",
         "PrivateData=none",
         *_gres_types(cluster.gres),
         *_nodes(cluster, grouped),

@@ -37,14 +37,18 @@ def serve(
     wakeup: socket.socket,
     on_wakeup: Callable[[], None],
     ending: Callable[[], bool],
+    turn: Callable[[], float | None],
 ) -> None:
-    """Answer requests until `ending`; each signal arrives as bytes on `wakeup`."""
+    """Answer requests until `ending`; each signal arrives as bytes on `wakeup`.
+
+    `turn` does what is due by the clock, and says after how many seconds it is to be called again at the latest.
+    """
     received: dict[socket.socket, bytes] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
         selector.register(wakeup, selectors.EVENT_READ)
         while not ending():
-            for key, _ in selector.select():
+            for key, _ in selector.select(turn()):
                 channel = key.fileobj
                 assert isinstance(channel, socket.socket)
                 if channel is wakeup:

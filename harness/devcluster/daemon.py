@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from harness.devcluster import cgroups, control, environment, head, network, node, state, teardown
+from harness.devcluster import cgroups, control, environment, head, healer, network, node, state, teardown
 from harness.devcluster.errors import ClusterError
 from harness.devcluster.folder import ClusterFolder
 from harness.devcluster.neighbours import Neighbours
@@ -55,6 +55,7 @@ class Daemon:
         self.cluster = cluster
         self.report = report
         self.neighbours: Neighbours | None = None
+        self.healer = healer.Healer(cluster)
         self.hierarchies = cgroups.detect(str(cluster.paths.freezer)).hierarchies
 
     # -- coming up ---------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ class Daemon:
 
     def _record(self, cluster: Cluster) -> None:
         state.write(cluster)
-        self.cluster = cluster
+        self.cluster = self.healer.cluster = cluster
 
     def _record_hosts(self, changed: dict[str, Host]) -> None:
         cluster = self.cluster
@@ -169,6 +170,7 @@ class Daemon:
         if self.neighbours is not None:
             self.neighbours.close()
         teardown.stop_hosts(self.cluster)
+        self.healer.close()
 
     # -- power -------------------------------------------------------------------------------------
 
@@ -287,13 +289,24 @@ class Daemon:
             raise ClusterError(f"user {uid} may not: only root and {cluster.user.name}")
         if request.get("verb") == "status":
             powers = {host.name: _power(host) for host in (*cluster.nodes, cluster.head)}
-            return {"phase": cluster.phase, "nodes": powers}
+            return {"phase": cluster.phase, "nodes": powers, "faults": self.healer.open()}
+        asked_by = "root" if uid == 0 else cluster.user.name
+        if request.get("verb") == "fault":
+            return {"fault": self.healer.inject(request, asked_by)}
+        if request.get("verb") == "faults":
+            return {"faults": self.healer.all()}
+        if request.get("verb") == "heal":
+            identity = request.get("id")
+            if identity is not None and not isinstance(identity, str):
+                raise ClusterError("heal: `id` is the id of a fault, or null for all")
+            return {"faults": self.healer.heal(identity, asked_by)}
         if request.get("verb") != "power":
-            raise ClusterError(f"verb {request.get('verb')!r}: there are power and status")
+            raise ClusterError(
+                f"verb {request.get('verb')!r}: there are power, status, fault, faults and heal"
+            )
         names = request.get("nodes")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ClusterError("power: `nodes` is a list of node names")
-        asked_by = "root" if uid == 0 else cluster.user.name
         return {"nodes": self.power(str(request.get("action")), names, asked_by)}
 
 
@@ -338,7 +351,9 @@ def main(folder: ClusterFolder, report_fd: int) -> int:
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         tell({"ready": True})
         reports.close()
-        control.serve(listener, daemon.answer, wakeup, daemon.bury, lambda: bool(told_to_end))
+        control.serve(
+            listener, daemon.answer, wakeup, daemon.bury, lambda: bool(told_to_end), daemon.healer.turn
+        )
     except Exception as error:
         traceback.print_exc()
         if not reports.closed:

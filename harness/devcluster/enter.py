@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.devcluster import linux, state
+from harness.devcluster import linux, node, state
 from harness.devcluster.errors import ClusterError
 from harness.devcluster.folder import ENVIRONMENT_NAME, ClusterFolder
 from harness.devcluster.names import LOGIN
 from harness.devcluster.packages import SYSTEM_PATH
-from harness.devcluster.state import Cluster
+from harness.devcluster.state import Cluster, Host
 
 # In this order: each needs only rights that the ones before leave us, and the mounts change our view
 # of /proc.
@@ -61,6 +61,33 @@ def run(folder: ClusterFolder, where: str, command: Sequence[str], *, as_root: b
             os.write(group, b"0")
         _become(cluster, command, working_folder, as_root)
     return _accompany(pid)
+
+
+def start(cluster: Cluster, host: Host, command: list[str]) -> None:
+    """Start one of the cluster's daemons on a host, by the cluster's daemon: process 1 there adopts it."""
+    assert host.init is not None
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            groups = _join(cluster, host.name, host.init.pid)
+            # The child of one who is inside: an orphan of ours would fall to the machine's process 1.
+            middle = os.fork()
+            if middle == 0:
+                node.spawn(cluster, command, host.name, lambda: [os.write(group, b"0") for group in groups])
+                os._exit(0)
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(middle, 0)[1]))
+        except BaseException as error:  # there is no caller to raise to: the host's log is read
+            with open(cluster.paths.logs / f"{host.name}.out", "a") as log:
+                log.write(f"{command[0]} was not started: {error}\n")
+            os._exit(1)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:
+        raise ClusterError(
+            f"{host.name}: {command[0]} was not started; see {cluster.paths.logs}/{host.name}.out"
+        )
 
 
 def _join(cluster: Cluster, where: str, init: int) -> list[int]:

@@ -41,6 +41,11 @@ class ClusterFolder:
         return self.root / "power.jsonl"
 
     @property
+    def faults(self) -> Path:
+        """The heal ledger: a line for each change of each fault that the daemon did."""
+        return self.root / "faults.jsonl"
+
+    @property
     def control_socket(self) -> Path:
         return self.root / "control.sock"
 

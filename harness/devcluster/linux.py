@@ -26,6 +26,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
 
 _PR_SET_PDEATHSIG = 1
+_MNT_DETACH = 0x2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -69,6 +70,11 @@ def mount(source: str, target: str, filesystem: str = "", flags: int = 0, option
 def bind(source: str, target: str) -> None:
     """Show the tree `source` at `target` too, with everything mounted inside it."""
     mount(source, target, flags=MS_BIND | MS_REC)
+
+
+def unmount_lazily(target: str) -> None:
+    """umount2(2) of the uppermost mount there, also while it is in use."""
+    _check(_libc.umount2(os.fsencode(target), ctypes.c_int(_MNT_DETACH)), f"umount {target}")
 
 
 def make_mounts_private() -> None:

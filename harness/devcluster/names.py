@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
@@ -24,6 +25,22 @@ def node_names(count: int) -> tuple[str, ...]:
     if not 1 <= count <= MOST_NODES:
         raise ClusterError(f"--nodes {count}: 1 to {MOST_NODES} are possible", exit_status=2)
     return tuple(f"p{number}" for number in range(1, count + 1))
+
+
+def expand_nodes(texts: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Names out of words such as ``p1``, ``p2,p4`` and ``p[1-3]``, each once; only known ones are taken."""
+    found: list[str] = []
+    for word in (word for text in texts for word in text.split(",") if word):
+        match = re.fullmatch(r"p\[([0-9]{1,3})-([0-9]{1,3})\]", word)
+        some = [f"p{number}" for number in range(int(match[1]), int(match[2]) + 1)] if match else [word]
+        unknown = [name for name in some if name not in known]
+        if unknown or not some:
+            raise ClusterError(
+                f"no node {unknown[0] if unknown else word}; there are {known[0]} to {known[-1]}",
+                exit_status=2,
+            )
+        found += some
+    return tuple(dict.fromkeys(found))
 
 
 def bridge_name(identity: str) -> str:

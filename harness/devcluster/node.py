@@ -177,8 +177,10 @@ def daemon_environment(cluster: Cluster) -> dict[str, str]:
     }
 
 
-def spawn(cluster: Cluster, command: list[str], log_name: str) -> subprocess.Popen[bytes]:
-    """Start one of the cluster's daemons; what it prints goes to its own log."""
+def spawn(
+    cluster: Cluster, command: list[str], log_name: str, first: Callable[[], object] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start one of the cluster's daemons; what it prints goes to its own log. `first` is done in it before."""
     with open(cluster.paths.logs / f"{log_name}.out", "ab") as log:
         return subprocess.Popen(
             command,
@@ -187,6 +189,7 @@ def spawn(cluster: Cluster, command: list[str], log_name: str) -> subprocess.Pop
             stderr=log,
             cwd="/",
             env=daemon_environment(cluster),
+            preexec_fn=first,
         )
 
 

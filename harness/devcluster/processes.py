@@ -63,6 +63,28 @@ def send(process: ProcessId, number: int) -> bool:
     return True
 
 
+def state_letter(process: ProcessId) -> str:
+    """R, S, D, T (stopped), and so on; "" when it has ended."""
+    stat = _stat(process.pid)
+    return stat[0] if stat is not None and stat[1] == process.start_ticks else ""
+
+
+def children(parent: int, program: str) -> list[ProcessId]:
+    """The children of a process that run this program, zombies left out, the oldest first."""
+    found: list[ProcessId] = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/stat", "rb") as stream:
+                content = stream.read()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        fields = content[content.rindex(b")") + 2 :].split()
+        name = content[content.index(b"(") + 1 : content.rindex(b")")]
+        if int(fields[1]) == parent and name == program.encode() and fields[0] not in (b"Z", b"X"):
+            found.append(ProcessId(int(entry), int(fields[19])))
+    return sorted(found, key=lambda process: process.start_ticks)
+
+
 def wait_gone(process: ProcessId, deadline_s: float) -> bool:
     """Whether the process ended before the deadline."""
     limit = time.monotonic() + deadline_s

@@ -52,6 +52,7 @@ def gather(folder: ClusterFolder) -> dict[str, Any]:
         "gres": cluster.gres,
         "accounting": cluster.accounting,
         "settings": list(cluster.settings),
+        "faults": answer["faults"],
         "cgroup": cluster.cgroup,
         "cgroup_why": cluster.cgroup_why,
         "proctrack": "linuxproc" if cluster.cgroup == "none" else "cgroup",
@@ -115,9 +116,20 @@ def as_text(status: Mapping[str, Any]) -> str:
     if not status["accounting"]:
         lines.append("no accounting: neither MariaDB nor slurmdbd, and `sacct` fails")
     lines += [f"--conf {line}" for line in status["settings"]]
+    lines += [
+        f"fault {fault['id']}: {_kind(fault)}, {fault['state']} until {fault['until']}"
+        for fault in status["faults"]
+    ]
     lines.append(f"{'node':<6} {'power':<6} {'slurm':<12} {'address':<16} pid")
     lines += [
         f"{node['name']:<6} {node['power']:<6} {node['slurm_state']:<12} {node['address']:<16} {node['pid'] or '-'}"
         for node in status["nodes"]
     ]
     return "\n".join(lines)
+
+
+def _kind(fault: Mapping[str, Any]) -> str:
+    """What a fault does to whom, in words."""
+    sides = fault["options"]
+    cut = f"{','.join(sides['from'])}|{','.join(sides['to'])}" if "from" in sides else ""
+    return f"{fault['kind']} {cut or ','.join(fault['nodes'])}".rstrip()

@@ -139,7 +139,7 @@ def remove_files(folder: ClusterFolder, *, keep_logs: bool, purge: bool) -> list
         folder.controller_state,
         folder.devices,
         folder.control_socket,
-        *([] if keep_logs else [folder.logs, folder.power_log]),
+        *([] if keep_logs else [folder.logs, folder.power_log, folder.faults]),
         *([folder.home, folder.shared] if purge else []),
         *folder.root.glob(".*.json.new"),
     ]

@@ -9,7 +9,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.faults import FaultError
@@ -18,8 +19,13 @@ from harness.slurm.commands import CommandError, run_command
 POWER_TIMEOUT_S = 60.0
 
 
-async def power(command: Sequence[str], action: str, node: str) -> dict[str, Any]:
+async def power(means: Mapping[str, Any] | None, action: str, node: str) -> dict[str, Any]:
     """Run a site's power command, ``{action}``, ``{node}`` and ``{python}`` filled in.
+
+    Args:
+        means: ``power`` of the site file.
+        action: off, on or status.
+        node: host name.
 
     Returns:
         ``{"said": <first word of its output>, "output": ...}``, and what it printed as JSON, if it did.
@@ -27,14 +33,15 @@ async def power(command: Sequence[str], action: str, node: str) -> dict[str, Any
     Raises:
         FaultError: there is no command, or it failed.
     """
-    if not command:
+    command = (means or {}).get("command", ())
+    if not means or not command:
         raise FaultError(
             "this site has no power command; add power.command to the site file, or use instead:"
         )
     filled = [part.format(action=action, node=node, python=sys.executable) for part in command]
     try:
         output = await asyncio.to_thread(
-            run_command, filled, timeout_s=POWER_TIMEOUT_S, environment=dict(os.environ)
+            run_command, filled, timeout_s=POWER_TIMEOUT_S, environment={**os.environ, **secret(means)}
         )
     except CommandError as error:
         raise FaultError(f"power {action} {node}: {error}") from None
@@ -45,6 +52,24 @@ async def power(command: Sequence[str], action: str, node: str) -> dict[str, Any
         facts = None
     said = str(facts.get("power", "")) if isinstance(facts, dict) else text.split()[0] if text else ""
     return {"said": said, "output": text[:500]}
+
+
+def secret(means: Mapping[str, Any]) -> dict[str, str]:
+    """What the power command is to know and nobody else: from a file that its owner alone can read."""
+    name = means.get("secret_file", "")
+    if not name:
+        return {}
+    path = Path(name)
+    try:
+        status = path.stat()
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise FaultError(f"power.secret_file {name}: {error}") from None
+    if status.st_mode & 0o077 or status.st_uid != os.geteuid():
+        raise FaultError(
+            f"power.secret_file {name}: others can read it; chmod 600, and owned by who runs the job"
+        )
+    return {"HARNESS_POWER_SECRET": text}
 
 
 async def slurm_state(node: str) -> str:
@@ -63,3 +88,41 @@ async def slurm_state(node: str) -> str:
         if word.startswith("State="):
             return word.removeprefix("State=")
     return "UNKNOWN"
+
+
+async def emulated(site: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """Run ``harness cluster`` on the emulated cluster that this process is in.
+
+    Returns:
+        What it printed last, as JSON.
+
+    Raises:
+        FaultError: this is no emulated cluster, or it failed.
+    """
+    if site["kind"] != "emulated" or site["launcher"] != "slurm":
+        raise FaultError(f"only an emulated cluster can do this, and site {site['name']} is {site['kind']}")
+    command = [sys.executable, "-m", "harness.devcluster", *arguments]
+    try:
+        output = await asyncio.to_thread(
+            run_command, command, timeout_s=POWER_TIMEOUT_S, environment=dict(os.environ)
+        )
+        facts = json.loads(output.strip().splitlines()[-1])
+    except CommandError as error:
+        raise FaultError(str(error)) from None
+    except (ValueError, IndexError):
+        raise FaultError(f"{' '.join(command[1:])}: printed no JSON") from None
+    return facts if isinstance(facts, dict) else {"answer": facts}
+
+
+async def slurm(site: Mapping[str, Any], command: Sequence[str]) -> str:
+    """Run one of Slurm's commands.
+
+    Raises:
+        FaultError: this site has no Slurm, or it failed.
+    """
+    if site["launcher"] != "slurm":
+        raise FaultError(f"site {site['name']} has no Slurm")
+    try:
+        return await asyncio.to_thread(run_command, list(command), timeout_s=30)
+    except CommandError as error:
+        raise FaultError(str(error)) from None
