@@ -1,4 +1,4 @@
-"""For a user's own Python program: time its steps and record its figures, in three lines.
+"""For a user's own Python program: time its steps, record its figures, save and restore it, in three lines.
 
     from harness.program import steps, metric
     for step in steps(100):
@@ -7,17 +7,34 @@
 Under the harness (workload ``command``) each step and each figure becomes a raw sample, and the step is
 the program's progress. Anywhere else nothing is recorded, and the program does what it did before.
 
-This file runs in the program's own interpreter, which may be an old one: standard library only, nothing
-newer than Python 3.6, nothing else of the harness. What is said goes to the file that HARNESS_METRICS
-names, a JSON object a line, each written at once.
+A program that is to survive faults saves itself, and begins with what it saved (``checkpoints``):
+
+    from harness.program import steps, save, restore
+    folder = restore()                            # None: from the beginning
+    state = load(folder / "state") if folder else new()
+    for step in steps(100):                       # goes on behind the step that was saved
+        state = work(state)
+        with save(step) as folder:                # committed whole, or not at all
+            store(state, folder / "state")
+
+It can do faults to itself (``faults``):
+
+    from harness.program import faults
+    with faults.inject("rank.kill", rank=2):
+        ...
+
+This folder runs in the program's own interpreter, which may be an old one: standard library only, nothing
+newer than Python 3.6, nothing else of the harness.
 """
 
-import json
 import math
-import os
 import re
-import time
 from typing import Any, Dict, Iterator, Optional
+
+from harness.program import checkpoints, faults, lines
+from harness.program.checkpoints import restore, save
+
+__all__ = ["check", "faults", "metric", "restore", "save", "steps"]
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}\Z")
 _DIRECTIONS = ("higher", "lower", "neither")
@@ -25,31 +42,21 @@ _DIRECTIONS = ("higher", "lower", "neither")
 _defined: Dict[str, Dict[str, Optional[str]]] = {}
 
 
-class _Here:
-    """Where this process is: its step, and the file it says things to."""
-
-    step = 0
-    file = -1
-    pid = 0
-
-
-def steps(count: int, first: int = 0) -> Iterator[int]:
+def steps(count: int, first: Optional[int] = None) -> Iterator[int]:
     """Count the steps from ``first`` to ``count``, timing each and saying how far the program is.
 
     Args:
         count: steps of the whole program.
-        first: step to begin with, for a program that resumes from its own files.
+        first: step to begin with, for a program that resumes from its own files; unless told otherwise the one
+            behind what ``restore`` gave, or 0.
 
     Yields:
         The number of each step, from ``first`` to ``count - 1``.
     """
-    for step in range(first, count):
-        _Here.step = step
-        _say({"begin": step, "of": count})
-        start = _monotonic_ns()
+    for step in range(checkpoints.first_step() if first is None else first, count):
+        lines.begin(step, count)
         yield step
-        end = _monotonic_ns()
-        _say({"end": step, "start_mono_ns": start, "step_time_ns": end - start})
+        lines.end()
 
 
 def metric(
@@ -82,7 +89,7 @@ def metric(
         if direction is not None and direction not in _DIRECTIONS:
             raise ValueError(f"metric {name}: direction {direction!r}, allowed: {', '.join(_DIRECTIONS)}")
         _defined[name] = said
-        _say({"define": name, **said})
+        lines.say({"define": name, **said})
     for key, word in said.items():
         first = _defined[name][key]
         if word is not None and word != first:
@@ -92,23 +99,11 @@ def metric(
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"metric {name}: {value!r} is not a finite number")
-    _say({"metric": name, "value": number, "step": _Here.step})
+    lines.say({"metric": name, "value": number, "step": max(lines.step(), 0)})
 
 
 def check(name: str, passed: bool, expected: object = "", observed: object = "") -> None:
     """Record one check of the program's own answer. A failed one fails the case; it does not stop the program."""
-    _say({"check": str(name), "passed": bool(passed), "expected": str(expected), "observed": str(observed)})
-
-
-def _monotonic_ns() -> int:
-    return int(time.monotonic() * 1e9)
-
-
-def _say(message: Dict[str, Any]) -> None:
-    path = os.environ.get("HARNESS_METRICS")
-    if not path:
-        return
-    if _Here.pid != os.getpid():  # also in a process that was forked since
-        _Here.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        _Here.pid = os.getpid()
-    os.write(_Here.file, json.dumps(message).encode("ascii") + b"\n")
+    lines.say(
+        {"check": str(name), "passed": bool(passed), "expected": str(expected), "observed": str(observed)}
+    )
