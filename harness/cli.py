@@ -7,6 +7,7 @@ missing), 4 unfinished, 130 interrupted by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,13 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=26, width=100)
 
 
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} holds an empty name; write node1,node2")
+    return names
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -35,8 +43,13 @@ def _positive(text: str) -> int:
 
 def _campaign_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("campaign", help="campaign file, or the name of one that comes with the harness")
+    here = "emulated" if os.environ.get("HARNESS_CLUSTER") else None
     parser.add_argument(
-        "--site", required=True, help="site file, or the name of one: emulated, local, example-gpu"
+        "--site",
+        required=here is None,
+        default=here,
+        help="site file, or the name of one: emulated, local, example-gpu [default in a shell of an emulated "
+        "cluster: emulated]",
     )
     parser.add_argument(
         "-s",
@@ -50,6 +63,15 @@ def _campaign_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run folder")
+
+
+def _power_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--may-power-off",
+        type=_names,
+        metavar="NODE[,NODE...]",
+        help="on a staging site: the nodes that faults may really switch off, and no others",
+    )
 
 
 def _json_argument(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +161,12 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="submit what can be submitted and return; see advance and resume",
     )
+    run.add_argument(
+        "--fresh-twins",
+        action="store_true",
+        help="run every undisturbed twin again, also where an earlier run of the same case, code and site is kept",
+    )
+    _power_argument(run)
 
     resume = _verb(
         verbs, "resume", "go on with a run until it has ended", "As `run`, of a folder that is there."
@@ -182,6 +210,29 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
     heal = _verb(verbs, "heal", "undo the faults that a stopped run left; may be run twice")
     _run_argument(heal)
+
+    replay = _verb(
+        verbs,
+        "replay",
+        "run one case of a run again, with the faults that struck it, at the steps at which they struck",
+        "Needs the run folder alone. Its undisturbed twin is run as well.",
+    )
+    _run_argument(replay)
+    replay.add_argument("--case", required=True, help="case id, the beginning of one, or a label")
+    replay.add_argument("--site", help="another site [default: the run's own]")
+    replay.add_argument(
+        "--folder", metavar="F", help="run folder [default: runs/<campaign>-replay-<time>, as of `run`]"
+    )
+    replay.add_argument("--plain", action="store_true", help="lines instead of a live table")
+    _power_argument(replay)
+    replay.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+
+    faults = _verb(verbs, "faults", "every kind of fault: what it does, and whether and how a site allows it")
+    faults.add_argument(
+        "--site",
+        help="site file, or the name of one [default: emulated in a shell on an emulated cluster, else local]",
+    )
+    _json_argument(faults)
 
     collect = _verb(verbs, "collect", "write results.h5 of a run, as far as it is")
     _run_argument(collect)
@@ -247,7 +298,7 @@ def _main(argv: Sequence[str] | None) -> int:
         from harness.verbs.scheduling import schedule
 
         return verbs.guarded(schedule, options, ["harness", *arguments])
-    from harness.verbs import after, before, check, rendering, running, sites
+    from harness.verbs import after, before, check, faults, rendering, replaying, running, sites
 
     actions: dict[str, Callable[[argparse.Namespace], int]] = {
         "plan": before.plan,
@@ -263,6 +314,8 @@ def _main(argv: Sequence[str] | None) -> int:
         "logs": running.logs,
         "cancel": running.cancel,
         "heal": running.heal,
+        "replay": replaying.replay,
+        "faults": faults.faults,
         "collect": after.collect,
         "report": after.report,
         "judge": after.judge,

@@ -10,13 +10,13 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness import __version__, arrival, ledger
+from harness import __version__, arrival, collect_faults, collect_proofs, ledger, twins
 from harness.model import attempt as at
 from harness.model import event as ev
 from harness.model.attempt import Attempt
@@ -25,8 +25,6 @@ from harness.model.event import Event
 from harness.rundir import RunDir, read_lines
 from harness.runtime.recorder import RankStream, read_stream
 from harness.store import TABLES, Writer, samples_of
-
-DETECTORS = {ev.NODE_SILENT, ev.RANK_EXITED, ev.RANK_RAISED}
 
 
 @dataclass
@@ -51,10 +49,16 @@ class Collected:
     problems: dict[str, list[str]] = field(
         default_factory=lambda: defaultdict(list)
     )  # case -> what is missing
+    cached: Mapping[str, twins.Origin] = field(default_factory=dict)  # case -> whence its records
 
-    def node(self, name: str) -> int:
-        """Row of a node."""
-        return self.nodes.setdefault(name, len(self.nodes))
+    def host(self, name: str, case_id: str) -> str:
+        """A host's name; with a twin from the cache it is of another time, and its monotonic clock another one."""
+        origin = self.cached.get(case_id)
+        return f"{name}@{origin.run_id}" if origin is not None else name
+
+    def node(self, name: str, case_id: str) -> int:
+        """Row of a node, as it was with a case."""
+        return self.nodes.setdefault(self.host(name, case_id), len(self.nodes))
 
 
 def collect(run: RunDir) -> Path:
@@ -68,7 +72,7 @@ def collect(run: RunDir) -> Path:
     plan = run.read_plan()
     identity, site = run.read_identity(), run.read_site()
     known = ledger.read(run)
-    out = Collected()
+    out = Collected(cached=twins.cached(run))
     current = known.current(plan)
     events: list[Event] = [Event.from_json(line) for line in read_lines(run.driver_events)]
     attempts: dict[str, list[Attempt]] = {c.case_id: [] for c in plan.cases}
@@ -97,13 +101,20 @@ def collect(run: RunDir) -> Path:
         begun = bool(attempts[case.case_id])
         unsettled = arrival.unsettled(run, known, current, case.case_id, ending, begun=begun)
         _case(case, attempts[case.case_id], ending, known, plan, unsettled, out)
+    events = [e if e.kind == ev.TWIN_CACHED else replace(e, host=out.host(e.host, e.case_id)) for e in events]
     events.sort(key=lambda e: e.wall_ns)
     _events(events, out)
     of_case: dict[str, list[Event]] = {}
     for event in events:
         of_case.setdefault(event.case_id, []).append(event)
+    silent = [e for e in events if e.kind == ev.NODE_SILENT and not e.case_id]
     for case in plan.cases:
-        _faults(case, attempts[case.case_id], of_case.get(case.case_id, []), progress, out)
+        mine = of_case.get(case.case_id, [])
+        faults, detections = collect_faults.rows(case, attempts[case.case_id], mine, silent, progress)
+        out.rows["faults"] += faults
+        out.rows["detections"] += detections
+        out.rows["checkpoints"] += collect_proofs.checkpoints(mine)
+        out.rows["digests"] += collect_proofs.digests(mine)
     facts = _node_facts(events)
     out.rows["nodes"] = [
         {"name": name, "facts": json.dumps(facts.get(name, {}), sort_keys=True)} for name in out.nodes
@@ -120,7 +131,8 @@ def _jobs(run: RunDir, plan: Plan, known: ledger.Ledger, identity: Mapping[str, 
         else {"starts": {}, "restarts": {}}
     )
     for planned in plan.submissions:
-        script = run.script(planned.name).read_text(encoding="utf-8")
+        path = run.script(planned.name)
+        script = path.read_text(encoding="utf-8") if planned.name in identity["scripts"] else ""
         for job in planned.jobs:
             submission, index = current[job.key]
             facts = known.ended.get(job.key, {})
@@ -253,7 +265,7 @@ def _attempt(
                         out.rows["telemetry_absent"].append(fact)
             if number >= 0 and ("steps" in stream.columns or "progress" in stream.columns):
                 progress.setdefault((case.case_id, attempt.index), {})[number] = _progress(stream)
-    missing = sorted(set(range(case.ranks)) - ranks_read)
+    missing = sorted(set(range(len(attempt.rank_nodes) or case.ranks)) - ranks_read)
     if attempt.outcome == at.COMPLETED and missing:
         out.problems[case.case_id].append(f"attempt {attempt.index} has no records of ranks {missing}")
     out.rows["attempts"].append(
@@ -276,8 +288,17 @@ def _attempt(
             "first_step": first,
             "last_step": attempt.last_step,
             "restored_step": restored,
+            "policy": attempt.policy or _begun(case, attempt),
+            "world": len(attempt.rank_nodes) or case.ranks,
         }
     )
+
+
+def _begun(case: Case, attempt: Attempt) -> str:
+    """How an attempt was begun: the first, after a requeue, or again in its allocation by the case's policy."""
+    if attempt.epoch:
+        return case.recovery
+    return "requeue" if attempt.restart else "first"
 
 
 def _stream_status(
@@ -304,7 +325,7 @@ def _samples(
     case: Case, case_row: int, attempt_row: int, rank: int, node: str, stream: RankStream, out: Collected
 ) -> None:
     for table, packed in stream.samples.items():
-        if not packed:
+        if not packed or (rank < 0 and case.case_id in out.cached):  # how hosts were in another run
             continue
         where = (samples_of(case.workload, case.group), table) if rank >= 0 else ("telemetry", table)
         values = np.frombuffer(packed, dtype=_dtype(stream, table))
@@ -319,7 +340,7 @@ def _samples(
                 "the one of an earlier rank; its samples were left out"
             )
             continue
-        keys = {"case": case_row, "attempt": attempt_row, "rank": rank, "node": out.node(node)}
+        keys = {"case": case_row, "attempt": attempt_row, "rank": rank, "node": out.node(node, case.case_id)}
         for name, value in keys.items():
             columns[name].append(np.full(len(values), value, dtype="i4"))
         for name in facts:
@@ -380,6 +401,7 @@ def _case(
             "faults": json.dumps(case.to_json()["faults"]),
             "gates": json.dumps(case.to_json()["gates"]),
             "recovery": case.recovery,
+            "shrink": case.shrink,
             "twin": case.twin,
             "is_twin": case.is_twin,
             "deterministic": case.deterministic,
@@ -426,91 +448,6 @@ def _events(events: Sequence[Event], out: Collected) -> None:
                     **{k: event.data[k] for k in ("name", "passed", "expected", "observed", "detail")},
                 }
             )
-
-
-def _faults(
-    case: Case,
-    attempts: Sequence[Attempt],
-    events: Sequence[Event],
-    progress: Mapping[tuple[str, int], Mapping[int, Sequence[tuple[int, int]]]],
-    out: Collected,
-) -> None:
-    for fault in case.faults:
-        mine = [e for e in events if e.data.get("fault_id") == fault.fault_id]
-        first = {e.kind: e for e in reversed(mine)}
-        requested, injected = first.get(ev.FAULT_REQUESTED), first.get(ev.FAULT_INJECTED)
-        observed, healed = first.get(ev.FAULT_OBSERVED), first.get(ev.FAULT_HEALED)
-        attempt = requested.attempt if requested is not None else -1
-        t1 = injected.wall_ns if injected is not None else 0
-        detected = _detected(case, events, attempt, t1)
-        new, recovered = _recovered(case, attempts, attempt, progress)
-        out.rows["faults"].append(
-            {
-                "fault_id": fault.fault_id,
-                "case_id": case.case_id,
-                "attempt": attempt,
-                "kind": fault.kind,
-                "requested_kind": fault.requested_kind,
-                "target": str(requested.data["node"]) if requested is not None else "",
-                "at_step": fault.at_step,
-                "expect": fault.expect,
-                "requested": requested is not None,
-                "observed": observed is not None,
-                "healed": healed is not None,
-                "requested_wall_ns": requested.wall_ns if requested else 0,
-                "injected_wall_ns": t1,
-                "observed_wall_ns": observed.wall_ns if observed else 0,
-                "detected_wall_ns": detected,
-                "first_step_wall_ns": new,
-                "recovered_wall_ns": recovered,
-                "healed_wall_ns": healed.wall_ns if healed else 0,
-                "evidence": json.dumps({e.kind: dict(e.data) for e in mine}, sort_keys=True),
-            }
-        )
-
-
-def _detected(case: Case, events: Sequence[Event], attempt: int, t1: int) -> int:
-    """t2: the first sign from any detector after the effect. A silent node's event belongs to no case."""
-    if not t1:
-        return 0
-    signs = [
-        e.wall_ns for e in events if e.kind in DETECTORS and e.wall_ns >= t1 and e.attempt in (attempt, -1)
-    ]
-    return min(signs, default=0)
-
-
-def _recovered(
-    case: Case,
-    attempts: Sequence[Attempt],
-    attempt: int,
-    progress: Mapping[tuple[str, int], Mapping[int, Sequence[tuple[int, int]]]],
-) -> tuple[int, int]:
-    """t7 and t8: the first new step of every rank, and progress past the highest step before the fault."""
-    before = [
-        s
-        for index in range(attempt + 1)
-        for steps in progress.get((case.case_id, index), {}).values()
-        for s, _ in steps
-    ]
-    if attempt < 0 or not before:
-        return 0, 0
-    highest = max(before)
-    # Of a user's program those ranks count that say how far they are: under MPI often the first alone.
-    told = max(len(progress.get((case.case_id, index), {})) for index in range(attempt + 1))
-    wanted = case.ranks if case.command is None else told
-    first = passed = 0
-    for later in attempts:
-        if later.index <= attempt:
-            continue
-        ranks = progress.get((case.case_id, later.index), {})
-        if len(ranks) < wanted or any(not steps for steps in ranks.values()):
-            continue
-        first = first or max(steps[0][1] for steps in ranks.values())
-        beyond = [min((t for s, t in steps if s > highest), default=0) for steps in ranks.values()]
-        if all(beyond):
-            passed = max(beyond)
-            break
-    return first, passed
 
 
 def _write(run: RunDir, identity: Mapping[str, Any], site: Mapping[str, Any], out: Collected) -> None:

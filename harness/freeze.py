@@ -11,6 +11,7 @@ import os
 import py_compile
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import harness
@@ -22,7 +23,7 @@ PARTS = (
     "__main__.py",
     "rundir.py",
     "failures.py",
-    "program.py",
+    "program/*.py",
     "local.py",
     "model/*.py",
     "runtime/*.py",
@@ -39,10 +40,23 @@ PARTS = (
 )
 
 
+def _sources() -> Iterator[tuple[Path, str]]:
+    """The files that are frozen, each with its name in the zip file."""
+    root = Path(harness.__file__).parent
+    for path in sorted({path for pattern in PARTS for path in root.glob(pattern)}):
+        yield path, f"harness/{path.relative_to(root)}"
+
+
+def code_sha256() -> str:
+    """What ``freeze`` would return now; writes nothing."""
+    digest = hashlib.sha256()
+    for path, name in _sources():
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def freeze(target: Path) -> str:
     """Write the zip file, synced; returns the SHA-256 of its sources."""
-    root = Path(harness.__file__).parent
-    files = sorted({path for pattern in PARTS for path in root.glob(pattern)})
     digest = hashlib.sha256()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with (
@@ -50,8 +64,7 @@ def freeze(target: Path) -> str:
         zipfile.ZipFile(target_file, "w", zipfile.ZIP_STORED) as archive,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        for path in files:
-            name = f"harness/{path.relative_to(root)}"
+        for path, name in _sources():
             source = path.read_bytes()
             digest.update(name.encode() + b"\0" + source + b"\0")
             archive.writestr(zipfile.ZipInfo(name), source)

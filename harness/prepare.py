@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import freeze
+from harness import freeze, twins
 from harness.model.campaign import Campaign
 from harness.model.case import Plan, content_id
 from harness.model.site import Site
@@ -40,7 +40,7 @@ from harness.slurm.commands import CommandError, run_command
 from harness.slurm.versions import features, usable_version
 from harness.templates import Source, Templates, refuse_lost_blocks, sources
 
-PACKAGES = ("submitit", "torch", "mpi4py", "numpy", "h5py", "jinja2", "pydantic")
+PACKAGES = ("submitit", "torch", "mpi4py", "numpy", "h5py", "xxhash", "jinja2", "pydantic")
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,14 @@ class Input:
         return content_id([self.campaign.model_dump(mode="json"), self.site.model_dump(mode="json")])
 
 
-def open_or_make(folder: Path, given: Input, plan: Plan) -> tuple[RunDir, bool]:
+def open_or_make(folder: Path, given: Input, plan: Plan, *, fresh_twins: bool = False) -> tuple[RunDir, bool]:
     """The run in ``folder``: the one that is there, if it is of the same campaign, else a new one.
+
+    Args:
+        folder: where it is, or is to be.
+        given: what a person gave.
+        plan: what is to be run.
+        fresh_twins: whether a new one runs its twins even if their records are in the cache.
 
     Returns:
         The run, and whether it was there before.
@@ -106,7 +112,7 @@ def open_or_make(folder: Path, given: Input, plan: Plan) -> tuple[RunDir, bool]:
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir(mode=0o700)
-        _fill(RunDir(temporary), run, given, plan)
+        _fill(RunDir(temporary), run, given, plan, fresh_twins=fresh_twins)
         temporary.replace(run.path)
         sync_folder(run.path.parent)
     except OSError as error:
@@ -148,16 +154,23 @@ def _refuse_what_nodes_cannot_use(folder: Path, site: Site, plan: Plan) -> None:
             raise CommandError(f"{where}: {problem}")
 
 
-def _fill(run: RunDir, final: RunDir, given: Input, plan: Plan) -> None:
+def _fill(run: RunDir, final: RunDir, given: Input, plan: Plan, *, fresh_twins: bool) -> None:
     write_atomic(run.campaign_text, given.campaign_text.encode())
     write_atomic(run.site_text, given.site_text.encode())
     write_json(run.site, site_for_jobs(given.site, sys.executable))
-    write_json(run.plan, plan.to_json())
     code_sha256 = freeze.freeze(run.code)
     run_id = secrets.token_hex(4)
     run.logs.mkdir(mode=0o700)
     run.work.mkdir(mode=0o700)
     run.script("x").parent.mkdir(mode=0o700)
+    cache = twins.Cache.of_user()
+    keys = twin_keys(given, plan, code_sha256) if cache is not None else {}
+    plan, whole, notes = twins.use(
+        None if fresh_twins else cache, run, plan, keys, given.campaign, given.site
+    )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    write_json(run.plan, whole.to_json())
     slurm, has = slurm_here() if given.site.launcher == "slurm" else ("", None)
     texts = scripts(given, plan, final, run_id=run_id, templates=given.templates, slurm=has)
     for name, text in texts.items():
@@ -194,6 +207,21 @@ def site_for_jobs(site: Site, python: str) -> dict[str, Any]:
         return {**values, "python": one.python or python}
 
     return {**resolved(site), "partitions": {name: resolved(site.on(name)) for name in site.partitions}}
+
+
+def twin_keys(given: Input, plan: Plan, code_sha256: str) -> dict[str, str]:
+    """Under which key each twin of a plan is kept; may ask interpreters, and only where there are twins."""
+    if not any(case.is_twin for case in plan.cases):
+        return {}
+    return twins.keys(
+        plan,
+        code_sha256=code_sha256,
+        site=site_for_jobs(given.site, sys.executable),
+        templates={
+            name: {source.name: source.sha256 for source in sources(name, given.templates)}
+            for name in {submission.template for submission in plan.submissions}
+        },
+    )
 
 
 def scripts(

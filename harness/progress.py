@@ -34,6 +34,7 @@ def line(view: CaseView) -> str:
     attempts = f", attempt {view.attempts}" if view.attempts > 1 else ""
     job = f"  job {view.job_id}" if view.job_id and not view.job_id.startswith("local") else ""
     reason = f"  {view.reason}" if view.reason and view.state != "completed" else ""
+    reason = f"  {view.cached}" if view.cached else reason
     done = view.case.steps if view.state == "completed" else view.step
     return f"{view.case.label:<28} {view.state:<12} {done:>5}/{view.case.steps}{attempts}{job}{reason}"
 

@@ -22,11 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCHEMA_NAME = "hpc-harness results"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 HISTORY = {
     1: "first version: cases, jobs, attempts, faults, events, checks, streams, telemetry, samples",
     2: "cases.axes, cases.partition, cases.command, attempts.failure, and the table starts; empty when read from "
     "version 1",
+    3: "faults: nodes, trigger, duration_s, series, because, policy, who was blamed by what, and t3 to t6; "
+    "attempts.policy, attempts.world; the tables detections, checkpoints, digests; empty when read from an older "
+    "version",
 }
 
 # What a version added: (table, column), column "" for a whole table. Read from an older file, it is empty.
@@ -37,7 +40,32 @@ ADDED = {
         ("attempts", "failure"),
         ("starts", ""),
         ("cases", "command"),
-    )
+    ),
+    3: (
+        *(
+            ("faults", name)
+            for name in (
+                "nodes",
+                "trigger",
+                "duration_s",
+                "series",
+                "because",
+                "policy",
+                "blamed",
+                "detector",
+                "blamed_wall_ns",
+                "left_wall_ns",
+                "running_wall_ns",
+                "loaded_wall_ns",
+            )
+        ),
+        ("cases", "shrink"),
+        ("attempts", "policy"),
+        ("attempts", "world"),
+        ("detections", ""),
+        ("checkpoints", ""),
+        ("digests", ""),
+    ),
 }
 
 Column = NDArray[Any]
@@ -87,6 +115,7 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("faults", TEXT, "JSON: declared faults"),
         ("gates", TEXT, "JSON: gates"),
         ("recovery", TEXT, "recovery policy"),
+        ("shrink", "?", "whether it goes on with fewer ranks when no spare node is left"),
         ("twin", TEXT, "case_id of the undisturbed twin, or empty"),
         ("is_twin", "?", "whether it runs only to be compared with"),
         ("deterministic", "?", "whether its answer must equal the twin's bit for bit"),
@@ -99,7 +128,11 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("job_key", TEXT, "key of the job in its run"),
         ("slurm_job_id", TEXT, "job id, 12 or 12_3; empty without Slurm"),
         ("name", TEXT, "job name in Slurm"),
-        ("state", TEXT, "last state that Slurm reported; empty when it was never asked"),
+        (
+            "state",
+            TEXT,
+            "last state that Slurm reported; CACHED: the records are an earlier run's; empty when it was never asked",
+        ),
         ("exit_code", TEXT, "as sacct gives it, code:signal"),
         ("nodes", TEXT, "node list"),
         ("start", TEXT, "start of the last run, as sacct gives it"),
@@ -139,6 +172,8 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("first_step", "i4", "step it began with"),
         ("last_step", "i4", "highest step every rank is known to have finished; -1 for none"),
         ("restored_step", "i4", "checkpoint it began from; -1 for none"),
+        ("policy", TEXT, "how it was begun: first, requeue, new-step or warm-restart; empty when not known"),
+        ("world", "i4", "ranks it was started with; 0 when not known"),
     ),
     "faults": _fields(
         ("fault_id", TEXT, "fault of the case"),
@@ -146,9 +181,15 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("attempt", "i4", "attempt in which it was requested; -1 if it never was"),
         ("kind", TEXT, "what was done"),
         ("requested_kind", TEXT, "what the campaign asked for; differs only where it allowed a substitute"),
-        ("target", TEXT, "node that was hit"),
-        ("at_step", "i4", "trigger: every rank had begun this step"),
-        ("expect", TEXT, "declared outcome"),
+        ("target", TEXT, "what was hit, in words: rank 2, node p3, nodes p3, p4"),
+        ("nodes", TEXT, "JSON list: host names of the nodes that were hit, those of a hit rank included"),
+        ("trigger", TEXT, "when it was to strike, in words"),
+        ("at_step", "i4", "trigger: the rank, or every rank, had begun this step; -1 for other triggers"),
+        ("duration_s", "f8", "it ends by itself after so long; 0 if it does not", "s"),
+        ("series", TEXT, "faults of one declaration with a count have the same; empty for a single one"),
+        ("expect", TEXT, "declared outcome: recovered, failed, unharmed or caught"),
+        ("because", TEXT, "failed: what the reason must hold"),
+        ("policy", TEXT, "recovery policy of its case"),
         ("requested", "?", "fact 1: it was commanded"),
         ("observed", "?", "fact 2: its effect was verified"),
         ("healed", "?", "fact 3: it was undone, verified"),
@@ -156,6 +197,12 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("injected_wall_ns", "i8", "t1; 0 if not", "ns"),
         ("observed_wall_ns", "i8", "t1v; 0 if not", "ns"),
         ("detected_wall_ns", "i8", "t2: first sign from any detector; 0 if none", "ns"),
+        ("blamed_wall_ns", "i8", "t3: a detector blamed what was hit; 0 if none did", "ns"),
+        ("blamed", TEXT, "whom the first detector blamed, in words; empty if none did"),
+        ("detector", TEXT, "what the first detector said: dead, frozen, hung, deadlock, livelock, silent"),
+        ("left_wall_ns", "i8", "t4: the last survivor had left the broken step; 0 if not recorded", "ns"),
+        ("running_wall_ns", "i8", "t5: new processes ran on every rank; 0 if not recorded", "ns"),
+        ("loaded_wall_ns", "i8", "t6: state was loaded on every rank; 0 if not recorded", "ns"),
         ("first_step_wall_ns", "i8", "t7: first new step finished by every rank; 0 if none", "ns"),
         (
             "recovered_wall_ns",
@@ -165,6 +212,44 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ),
         ("healed_wall_ns", "i8", "0 if not", "ns"),
         ("evidence", TEXT, "JSON: how each fact was established"),
+    ),
+    "detections": _fields(
+        ("case_id", TEXT, "case"),
+        ("attempt", "i4", "attempt"),
+        ("wall_ns", "i8", "since the epoch, by the clock of whoever detected it", "ns"),
+        ("mono_ns", "i8", "by its monotonic clock", "ns"),
+        ("what", TEXT, "dead, frozen, hung, deadlock, livelock or silent"),
+        ("rank", "i4", "rank that is blamed; -1 for none"),
+        ("node", TEXT, "node that is blamed, or that of the rank; empty for none"),
+        ("step", "i4", "step at which it was; -1 when not known"),
+        ("evidence", TEXT, "JSON: what the detector saw"),
+        ("fault_id", TEXT, "fault that was going on; empty when none was: a false alarm"),
+    ),
+    "checkpoints": _fields(
+        ("case_id", TEXT, "case"),
+        ("attempt", "i4", "attempt"),
+        ("rank", "i4", "rank"),
+        ("step", "i4", "steps that were finished; -1 when not known"),
+        ("level", TEXT, "memory or shared; empty when not said"),
+        ("engine", TEXT, "what wrote it; empty when not said"),
+        ("event", TEXT, "committed, restored, refused, or failed: it could not be committed"),
+        (
+            "digest",
+            TEXT,
+            "of the rank's live state, or of all ranks' where others had saved it; empty when refused",
+        ),
+        ("committed_digest", TEXT, "restored: what the manifest says the digest must be"),
+        ("bytes", "i8", "bytes of this rank; -1 when not known", "B"),
+        ("time_ns", "i8", "how long it took this rank; -1 when not known", "ns"),
+        ("wall_ns", "i8", "when it was, since the epoch", "ns"),
+        ("why", TEXT, "why it was refused or failed; empty for others"),
+    ),
+    "digests": _fields(
+        ("case_id", TEXT, "case"),
+        ("attempt", "i4", "attempt"),
+        ("rank", "i4", "rank"),
+        ("step", "i4", "steps that were finished"),
+        ("digest", TEXT, "of the rank's live state"),
     ),
     "events": _fields(
         ("wall_ns", "i8", "since the epoch, by the host's clock", "ns"),

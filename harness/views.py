@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.ledger import Ledger
-from harness.model.case import Case, Plan
+from harness.model.case import CACHED, Case, Plan
 from harness.rundir import RunDir, RunFolderError, content_of, lines_of
 from harness.slurm.query import JobRow
 
@@ -29,6 +29,8 @@ class CaseView:
     attempts: int = 0
     reason: str = ""
     job_id: str = ""
+    cached: str = ""
+    """Whence its records are, where an earlier run made them"""
 
 
 def views(run: RunDir, plan: Plan, known: Ledger, rows: Mapping[str, JobRow]) -> list[CaseView]:
@@ -98,6 +100,8 @@ def _fill(
         else:
             view.state, view.reason = line["outcome"], line["reason"]
             final = True
+    if final and ended is not None and ended.get("state") == CACHED:
+        view.cached = ended["reason"]
     if final and (ended is not None or not redone or view.state == "completed"):
         return view
     if final:

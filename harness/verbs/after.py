@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,21 @@ def judge_cases(run: RunDir, case_ids: Sequence[str]) -> dict[str, str]:
     with analysis.load(to_file(run)) as loaded:
         verdicts = {v.case_id: v.verdict.value for v in judge_results(loaded)}
     return {case_id: verdicts.get(case_id, Verdict.UNKNOWN.value) for case_id in case_ids}
+
+
+def keep_twins(run: RunDir) -> None:
+    """Keep the records of twins that passed, for later runs; what cannot be kept is told, and harms nothing."""
+    from harness import twins
+
+    if not twins.keepable(run):
+        return
+    import analysis
+    from analysis.verdict import judge as judge_results
+
+    with analysis.load(run.results) as loaded:
+        passed = {v.case_id for v in judge_results(loaded) if v.verdict is Verdict.PASS}
+    for note in twins.keep(run, passed, twins.Cache.of_user()):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def report_and_judge(results: Path, out: Path) -> int:

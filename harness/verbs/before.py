@@ -12,8 +12,11 @@ from harness.model.verdict import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.model.case import Plan, Submission
     from harness.prepare import Input
+    from harness.twins import Origin
 
 
 def read(options: argparse.Namespace) -> tuple[Input, Plan]:
@@ -40,6 +43,7 @@ def plan(options: argparse.Namespace) -> int:
 
     given, planned = read(options)
     cost = summary(planned)
+    kept = _kept(given, planned)
     if options.json:
         print(
             json.dumps(
@@ -47,6 +51,7 @@ def plan(options: argparse.Namespace) -> int:
                     "campaign": given.campaign.name,
                     "site": given.site.name,
                     "summary": _plain(cost),
+                    "cached_twins": {case_id: vars(origin) for case_id, origin in kept.items()},
                     **planned.to_json(),
                 },
                 indent=1,
@@ -64,14 +69,26 @@ def plan(options: argparse.Namespace) -> int:
         for job in submission.jobs:
             for case_id in job.case_ids:
                 case = planned.case(case_id)
-                fault = "".join(
-                    f"  {f.kind} of node {f.target_node} at step {f.at_step}" for f in case.faults
-                )
+                fault = "".join(f"  {f.kind} of {f.target} at {f.trigger}" for f in case.faults)
                 print(
                     f"    {job.key}  {case_id}  {case.label:<{width}}  {case.workload}, {case.ranks} ranks{fault}"
                 )
+    for case_id, origin in kept.items():
+        print(f"{planned.case(case_id).label} would not be run, its records come {origin.words}")
     print(", ".join(f"{k.replace('_', ' ')} {v}" for k, v in _plain(cost).items()))
     return EXIT_PASS
+
+
+def _kept(given: Input, planned: Plan) -> Mapping[str, Origin]:
+    """Twins that would not be run, since an earlier run has made their records."""
+    from harness import twins
+    from harness.freeze import code_sha256
+    from harness.prepare import twin_keys
+
+    cache = twins.Cache.of_user()
+    if cache is None or not any(case.is_twin for case in planned.cases):
+        return {}
+    return dict(twins.kept(cache, twin_keys(given, planned, code_sha256())))
 
 
 def _waits(submission: Submission) -> str:

@@ -97,9 +97,11 @@ def _against_run(
     given: Input, planned: Plan, run: RunDir, slurm: Mapping[str, bool] | None
 ) -> Iterator[Pair]:
     """As a run folder has them, and as they would lie there now: its own id and paths, so that neither differs."""
+    from harness import twins
     from harness.prepare import scripts
 
     identity = run.read_identity()
+    planned = twins.less(planned, set(twins.cached(run)), given.campaign, given.site)
     if identity["site"] != given.site.name:
         raise UsageError(
             f"{run.path}: is of site {identity['site']}, not {given.site.name}; name that site, or another run"

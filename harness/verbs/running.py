@@ -17,20 +17,21 @@ from harness.model.verdict import (
     EXIT_UNFINISHED,
     EXIT_UNKNOWN,
 )
-from harness.rundir import RunDir
+from harness.rundir import RunDir, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from harness.driver import Driver
-    from harness.model.case import Job
+    from harness.model.case import Job, Plan
+    from harness.model.site import Site
     from harness.slurm.query import JobRow
     from harness.views import CaseView
 
 
 from harness.slurm.commands import CommandError
 from harness.verbs import UsageError
-from harness.verbs.after import judge_cases, report_and_judge
+from harness.verbs.after import judge_cases, keep_twins, report_and_judge
 from harness.verbs.before import read
 
 WATCH_S = 1.0
@@ -43,8 +44,9 @@ def run(options: argparse.Namespace) -> int:
     run_dir, again = made(options, Path(options.folder) if options.folder else None)
     print(f"{'going on with' if again else 'run folder'} {run_dir.path}", flush=True)
     driver = Driver(run_dir, judge=judge_cases)
+    tell_cached(run_dir, driver.plan)
     if not options.detach:
-        return _to_the_end(driver, plain=options.plain)
+        return to_the_end(driver, plain=options.plain)
     with driver.lease():
         driver.step(ask=True)
     print(f"  how far it is:  harness watch {run_dir.path}")
@@ -63,14 +65,41 @@ def made(options: argparse.Namespace, folder: Path | None) -> tuple[RunDir, bool
     from harness.prepare import open_or_make
 
     given, planned = read(options)
-    _refuse_foreign_cluster(given.site.kind, given.site.name)
+    refuse_foreign_cluster(given.site.kind, given.site.name)
     if given.site.launcher == "local":
         local.check_imports(planned, given.site.python or sys.executable)
     name = f"{given.campaign.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return open_or_make((folder or _default_parent() / name).absolute(), given, planned)
+    nodes = getattr(options, "may_power_off", None) or []
+    refuse_unnamed(planned, given.site, nodes)
+    # A schedule, which has no such option, watches a cluster: there every twin runs each time.
+    fresh = getattr(options, "fresh_twins", True)
+    run, again = open_or_make(
+        (folder or default_parent() / name).absolute(), given, planned, fresh_twins=fresh
+    )
+    if nodes:
+        write_json(run.allowed, {"nodes": nodes})
+    return run, again
 
 
-def _default_parent() -> Path:
+def tell_cached(run: RunDir, plan: Plan) -> None:
+    """Which twins of a run are not run, because an earlier run has made their records."""
+    from harness import twins
+
+    for case_id, origin in twins.cached(run).items():
+        print(f"{plan.case(case_id).label} is {origin.words}")
+
+
+def refuse_unnamed(planned: Plan, site: Site, nodes: Sequence[str]) -> None:
+    """Real nodes are switched off only where somebody named them when the run was started."""
+    powered = [c for c in planned.cases for f in c.faults if f.kind == "node.power_off"]
+    if powered and site.kind == "staging" and not nodes:
+        raise UsageError(
+            f"{powered[0].label} switches a node of {site.name} off, which is a real one: name those that may be, "
+            "--may-power-off NODE[,NODE...]; others are then left alone, and their cases are invalid"
+        )
+
+
+def default_parent() -> Path:
     """Where runs go: on the emulated cluster its shared folder, which its user can write and all nodes see."""
     cluster = os.environ.get("HARNESS_CLUSTER", "")
     return Path(cluster) / "shared" if cluster else Path("runs")
@@ -81,8 +110,8 @@ def resume(options: argparse.Namespace) -> int:
     from harness.driver import Driver
 
     driver = Driver(RunDir(options.run), judge=judge_cases)
-    _refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
-    return _to_the_end(driver, plain=options.plain)
+    refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
+    return to_the_end(driver, plain=options.plain)
 
 
 def advance(options: argparse.Namespace) -> int:
@@ -103,7 +132,7 @@ def advance_run(run_dir: RunDir) -> int:
     from harness.driver import Driver, RunIsDriven
 
     driver = Driver(run_dir, judge=judge_cases)
-    _refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
+    refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
     try:
         with driver.lease():
             if not driver.complete(ledger.read(driver.run)):
@@ -131,6 +160,7 @@ def _finish(driver: Driver) -> None:
 
     to_file(driver.run)
     write(driver.run.results, driver.run.path)
+    keep_twins(driver.run)
     ledger.write(driver.run, ledger.FINISHED, "")
 
 
@@ -151,7 +181,8 @@ def watch(options: argparse.Namespace) -> int:
             time.sleep(WATCH_S)
 
 
-def _to_the_end(driver: Driver, *, plain: bool) -> int:
+def to_the_end(driver: Driver, *, plain: bool) -> int:
+    """Drive a run until it has ended, collect, report and judge; the exit code."""
     from harness import ledger
     from harness.driver import SchedulerAway
     from harness.progress import watcher
@@ -169,6 +200,7 @@ def _to_the_end(driver: Driver, *, plain: bool) -> int:
 
         to_file(driver.run)
         code = report_and_judge(driver.run.results, driver.run.path)
+        keep_twins(driver.run)
         _tell_suspects(driver)
         ledger.write(driver.run, ledger.FINISHED, "")
     return code
@@ -182,19 +214,24 @@ def _tell_suspects(driver: Driver) -> None:
         print(f"suspect  {node}: {why}; no further job of this run was given it")
 
 
-def _refuse_foreign_cluster(kind: str, name: str) -> None:
+def refuse_foreign_cluster(kind: str, name: str) -> None:
     """Site ``emulated`` is only ever used on a cluster that the harness started: it powers nodes off."""
     if kind != "emulated":
         return
-    folder = os.environ.get("HARNESS_CLUSTER", "")
-    conf = os.environ.get("SLURM_CONF", "")
-    marked = bool(folder) and (Path(folder) / "cookie.json").is_file()
-    if not marked or not Path(conf or "/").resolve().is_relative_to(Path(folder).resolve()):
+    if not on_emulated_cluster():
         raise UsageError(
             f'site "{name}" is an emulated cluster, and this shell is not on one that the harness started: '
             "start one with `harness cluster up --nodes 4`, then run this by `harness cluster exec login -- ...`; "
             "for another cluster write a site file of its own (see configs/sites/example-gpu.yaml)"
         )
+
+
+def on_emulated_cluster() -> bool:
+    """Whether this shell is on a cluster that the harness started: its folder holds the cookie and Slurm's settings."""
+    folder = os.environ.get("HARNESS_CLUSTER", "")
+    conf = os.environ.get("SLURM_CONF", "")
+    marked = bool(folder) and (Path(folder) / "cookie.json").is_file()
+    return marked and Path(conf or "/").resolve().is_relative_to(Path(folder).resolve())
 
 
 def _interrupted(driver: Driver) -> int:
