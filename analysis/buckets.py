@@ -1,9 +1,10 @@
 """Where the time of a recovery went: buckets that add up to t8 - t1, as METRICS.md asks of lost time.
 
-``detect`` ends when the broken attempt has ended; ``queue`` when the job of the next attempt runs; ``start`` at t7,
-when every rank has finished a new step; ``recompute`` at t8. So time to restart is the first three together, and
-what is not ``queue`` is work of the restart. Where several attempts followed, each wait counts as ``queue``, and
-what the attempts between did as ``start`` or ``recompute``. A bucket whose stamp nobody recorded is unknown.
+``detect`` ends when the broken attempt has ended; ``queue`` when the job of the next attempt runs; ``start`` at t5,
+when new processes run, and ``load`` at t7, when every rank has finished a new step (where t5 is not recorded, ``start``
+is both); ``recompute`` ends at t8. So time to restart is all but the last, and what is not ``queue`` is work of the
+restart. Where several attempts followed, each wait counts as ``queue``, and what the attempts between did as ``start``
+or ``recompute``. A bucket whose stamp nobody recorded is unknown.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from itertools import pairwise
 
 from analysis import text
 from analysis.load import CampaignResults, Row
+from harness.model.fault import CAUGHT, UNHARMED
 
-DETECT, QUEUE, START, RECOMPUTE = "detect", "queue", "start", "recompute"
+DETECT, QUEUE, START, LOAD, RECOMPUTE = "detect", "queue", "start", "load", "recompute"
 _WORDS = {
     DETECT: "until the broken attempt had ended",
     QUEUE: "waiting for Slurm to run the job again",
     START: "start and load, to the first new step",
+    LOAD: "state, to the first new step",
     RECOMPUTE: "until past the highest step before",
 }
+_TO_RUNNING = "until new processes ran"
 _LOCAL_QUEUE = "waiting for the job to run again"
 
 
@@ -78,7 +82,9 @@ def _queue(waits: list[_Wait]) -> tuple[float | None, str]:
 
 
 def _work(waits: list[_Wait], first_ns: int, last_ns: int) -> float | None:
-    """Seconds from ``first_ns`` to ``last_ns`` without the waits between; None where a wait is not known."""
+    """Seconds from ``first_ns`` to ``last_ns`` without the waits between; None where a time is not known."""
+    if first_ns <= 0 or last_ns <= 0:
+        return None
     inside = [w for w in waits if w.begin_ns > first_ns and (w.end_ns or w.begin_ns) < last_ns]
     if any(w.end_ns <= 0 for w in inside):
         return None
@@ -92,8 +98,12 @@ def of_fault(results: CampaignResults, fault: Row) -> tuple[Bucket, ...]:
     words = {**_WORDS, **({QUEUE: _LOCAL_QUEUE} if results.text("launcher") == "local" else {})}
 
     def buckets(**found: tuple[float | None, str]) -> tuple[Bucket, ...]:
-        return tuple(Bucket(name, words[name], *found[name]) for name in words)
+        shown = {**words, START: _TO_RUNNING} if LOAD in found else words
+        return tuple(Bucket(name, shown[name], *found[name]) for name in words if name in found)
 
+    if fault["expect"] in (UNHARMED, CAUGHT):
+        none = None, "nothing to recover from was expected"
+        return buckets(detect=none, queue=none, start=none, recompute=none)
     attempts = results.of_case("attempts", fault["case_id"])
     hit = next((a for a in attempts if a["index"] == fault["attempt"]), None)
     later = [a for a in attempts if a["index"] > fault["attempt"]]
@@ -117,12 +127,20 @@ def of_fault(results: CampaignResults, fault: Row) -> tuple[Bucket, ...]:
         return buckets(detect=bad, queue=bad, start=bad, recompute=bad)
     none_new, never = (None, "no new step is recorded"), (None, "it never passed the step reached before")
     between = "nobody wrote when an attempt between ended"
-    start = _work(waits, waits[0].begin_ns, t7) if t7 > 0 else None
+    t5 = fault["running_wall_ns"]
+    loads: dict[str, tuple[float | None, str]] = {}
+    if 0 < waits[0].begin_ns <= t5 <= t7:
+        started_ns, load = t5, _work(waits, t5, t7)
+        loads[LOAD] = (load, "" if load is not None else between)
+    else:
+        started_ns = t7
+    start = _work(waits, waits[0].begin_ns, started_ns) if t7 > 0 else None
     again = _work(waits, t7, t8) if t7 > 0 and t8 > 0 else None
     return buckets(
         detect=_detect(hit, t1),
         queue=_queue(waits),
         start=none_new if t7 <= 0 else (start, "" if start is not None else between),
+        **loads,
         recompute=never
         if t8 <= 0
         else none_new

@@ -10,6 +10,7 @@ import numpy as np
 from analysis import collectives, measured, recovery, text
 from analysis.load import CampaignResults, Row, samples_of
 from analysis.series import Steps, slowest_rank, total
+from harness.model.fault import RECOVERED
 from harness.store import Table
 
 
@@ -77,14 +78,18 @@ def _of_faults(results: CampaignResults, case: Row) -> str:
     found = [recovery.of_fault(results, case, fault) for fault in faults]
     restarts = max(0, len(results.of_case("attempts", case["case_id"])) - 1)
     known = [r for r in found if r.time_to_recover_s is not None or r.time_to_recover_bound_s is not None]
-    words = text.count(len(found), "fault")
-    if len(known) < len(found):
-        return f"not known to have recovered from {words}, {text.count(restarts, 'restart')}"
+    wanted = [r for r in found if r.expect == RECOVERED]
+    known = [r for r in known if r.expect == RECOVERED]
+    words, again = text.count(len(wanted), "fault"), text.count(restarts, "restart")
+    if not wanted:
+        return f"{text.count(len(found), 'fault')}, expected: {', '.join(sorted({r.expect for r in found}))}; {again}"
+    if len(known) < len(wanted):
+        return f"{len(known)} of {words} known to have been recovered from, {again}"
     slowest = max(known, key=lambda r: r.time_to_recover_s or r.time_to_recover_bound_s or 0.0)
     waited = ""
     if slowest.queue_s is not None and slowest.time_to_recover_s is not None:
         waited = f" ({text.seconds(slowest.queue_s)} of it in the queue)"
-    return f"recovered from {words} {slowest.took}{waited}, {text.count(restarts, 'restart')}"
+    return f"recovered from {words} {slowest.took}{waited}, {again}"
 
 
 def _of_command(results: CampaignResults, case: Row) -> str:

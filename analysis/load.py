@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 
 from harness.model.attempt import COMPLETED
+from harness.model.case import CACHED
 from harness.model.event import JOB_STARTED
 from harness.store import Column, Results, StoreError, Table, open_results
 from harness.store import samples_of as _samples_of
 
 Row = dict[str, Any]
+
+OF_CASE = ("attempts", "faults", "events", "checks", "streams", "detections", "checkpoints", "digests")
 
 # What h5py and numpy raise on a file that has our name and version but is not built as the schema says.
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
@@ -44,8 +47,9 @@ def samples_of(case: Row) -> str:
 class CampaignResults:
     """A results file, open for reading. Text of it is hostile: escape it wherever it is shown.
 
-    ``cases``, ``jobs``, ``attempts``, ``faults``, ``events``, ``checks``, ``streams``,
-    ``telemetry_absent`` are lists of dictionaries, as the schema in ``harness.store`` names the columns.
+    ``cases``, ``jobs``, ``attempts``, ``faults``, ``events``, ``checks``, ``streams``, ``detections``,
+    ``checkpoints``, ``digests``, ``telemetry_absent`` are lists of dictionaries, as the schema in ``harness.store``
+    names the columns.
     """
 
     def __init__(self, store: Results) -> None:
@@ -60,6 +64,9 @@ class CampaignResults:
         self.events: list[Row] = store.rows("events")
         self.checks: list[Row] = store.rows("checks")
         self.streams: list[Row] = store.rows("streams")
+        self.detections: list[Row] = store.rows("detections")
+        self.checkpoints: list[Row] = store.rows("checkpoints")
+        self.digests: list[Row] = store.rows("digests")
         self.telemetry_absent: list[Row] = store.rows("telemetry_absent")
         nodes = store.rows("nodes")
         self.nodes: list[str] = [row["name"] for row in nodes]
@@ -110,7 +117,7 @@ class CampaignResults:
     @cached_property
     def _by_case(self) -> dict[str, dict[str, list[Row]]]:
         tables: dict[str, dict[str, list[Row]]] = {}
-        for name in ("attempts", "faults", "events", "checks", "streams"):
+        for name in OF_CASE:
             rows: dict[str, list[Row]] = {}
             for row in getattr(self, name):
                 rows.setdefault(row["case_id"], []).append(row)
@@ -125,13 +132,19 @@ class CampaignResults:
         return None if number is None else self.cases[number]
 
     def of_case(self, table: str, case_id: str) -> list[Row]:
-        """Rows of ``attempts`` (by index), ``faults``, ``events``, ``checks`` or ``streams`` of one case."""
+        """Rows of one of the tables ``OF_CASE`` of one case; attempts by index, others as they stand in the file."""
         return self._by_case[table].get(case_id, [])
 
     def completed(self, case_id: str) -> Row | None:
         """The attempt that completed the case, the last one if several did; None if none did."""
         done = [row for row in self.of_case("attempts", case_id) if row["outcome"] == COMPLETED]
         return done[-1] if done else None
+
+    @cached_property
+    def own_attempts(self) -> tuple[int, ...]:
+        """Row numbers of the attempts that this run made itself: not those of twins from the cache."""
+        cached = {job["job_key"] for job in self.jobs if job["state"] == CACHED}
+        return tuple(n for n, row in enumerate(self.attempts) if row["job_key"] not in cached)
 
     @cached_property
     def job_starts(self) -> dict[tuple[str, int], int]:
@@ -147,6 +160,15 @@ class CampaignResults:
                 continue  # what does not say which job it was of starts none
             found[key] = min(event["wall_ns"], found.get(key, event["wall_ns"]))
         return found
+
+    @cached_property
+    def clock_offsets(self) -> dict[str, int]:
+        """For each host, wall minus monotonic clock in ns: the median over its events."""
+        offsets: dict[str, list[int]] = {}
+        for event in self.events:
+            if event["wall_ns"] > 0 and event["mono_ns"] > 0:
+                offsets.setdefault(event["host"], []).append(event["wall_ns"] - event["mono_ns"])
+        return {host: int(np.median(np.asarray(values))) for host, values in offsets.items()}
 
     # --- samples
 

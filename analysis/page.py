@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from analysis import collectives, figures, measured, recovery, scaling, text, timelines
+from analysis import collectives, figures, measured, recovery_page, scaling, text, timelines
 from analysis.load import CampaignResults, Row, names
 from analysis.summary import counts, exit_status
 from analysis.verdict import CaseVerdict
@@ -193,31 +193,6 @@ def _collectives(results: CampaignResults) -> Words:
     return {"rows": found, "curves": curves}
 
 
-def _buckets(r: recovery.Recovery) -> list[Words]:
-    """The buckets of one fault, each with its share of those that are known."""
-    known = sum(b.time_s or 0.0 for b in r.buckets) or 1.0
-    return [{"bucket": b, "share": 100 * (b.time_s or 0.0) / known} for b in r.buckets]
-
-
-def _recovery(results: CampaignResults) -> Words:
-    found = recovery.analyse(results)
-    stories = []
-    for r in found:
-        facts = (
-            ("requested", r.requested, r.stamp("t0")),
-            ("observed", r.observed, r.stamp("t1v")),
-            ("healed", r.healed, r.stamp("healed")),
-        )
-        stories.append({
-            "r": r,
-            "facts": facts,
-            "buckets": _buckets(r),
-            "figure": Markup(timelines.recovery_timeline(results, r)),
-            "attempts": [_attempt(a) for a in results.of_case("attempts", r.case_id)],
-        })  # fmt: skip
-    return {"stories": stories, "overview": recovery.overview(found)}
-
-
 def _step_times(results: CampaignResults) -> list[Words]:
     groups: dict[str, list[Row]] = {}
     for case in results.cases:
@@ -343,7 +318,7 @@ def contents(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> Words
         "groups": _groups(results, verdicts),
         "scaling": _scaling(results),
         "collectives": _collectives(results),
-        "recovery": _recovery(results),
+        "recovery": recovery_page.contents(results, _attempt),
         "step_times": _step_times(results),
         "where": _where(results),
         "telemetry": _telemetry(results),

@@ -12,7 +12,8 @@ from typing import Any
 
 from analysis import text
 from analysis.load import Row
-from analysis.recovery import of_fault, short_id, why_refused, why_unhealed
+from analysis.recovery import of_fault
+from analysis.stamps import healable, short_id, why_refused, why_unhealed
 from analysis.view import Finding, View, data, fault_name
 from harness.model.attempt import COMPLETED
 from harness.model.event import (
@@ -22,6 +23,7 @@ from harness.model.event import (
     FAULT_REFUSED,
     FAULT_UNHEALED,
 )
+from harness.model.fault import RECOVERED, UNHARMED, Fault
 from harness.model.verdict import Verdict
 
 # Where a case is not declared deterministic, numbers of its answer may differ from the twin's by this share.
@@ -55,7 +57,8 @@ def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
     refusal = _refusal(view, fault_id)
     rows = [f for f in view.faults if f["fault_id"] == fault_id]
     if not rows or not rows[0]["requested"]:
-        name = f"fault {short_id(fault_id, view.case['case_id'])} ({declared['kind']} at step {declared['at_step']})"
+        trigger = Fault.from_json(declared).trigger
+        name = f"fault {short_id(fault_id, view.case['case_id'])} ({declared['kind']} at {trigger})"
         if refusal:
             return [Finding(Verdict.INVALID, f"{name} was {refusal}")]
         if view.completed:
@@ -69,23 +72,54 @@ def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
     if not fault["observed"]:
         words = f"{name} was requested, but {refusal or 'its effect was not observed'}"
         return [*found, Finding(Verdict.INVALID, words)]
-    if not fault["healed"]:
-        words = f"{name} was not healed, which ends the campaign{_unhealed(view, fault_id)}"
+    unhealed = _unhealed(view, fault_id)
+    if not fault["healed"] and (unhealed or healable(fault["kind"])):
+        words = f"{name} was not healed, which ends the campaign{unhealed}"
         found.append(Finding(Verdict.FAIL, words))
-    if fault["expect"] != "recovered" or not view.completed:
+    if fault["expect"] == UNHARMED:
+        return [*found, *_unharmed(view, fault, name)]
+    if fault["expect"] != RECOVERED or not view.completed:
         return [
             *found,
             Finding(None, f"{name}: requested, observed" + (", healed" if fault["healed"] else "")),
         ]
+    if fault["kind"].startswith("checkpoint.") and not _refused_after(view, fault):
+        words = f"{name} was done, but no restore met the damage: nothing was refused after it"
+        return [*found, Finding(Verdict.INVALID, words)]
     if fault["recovered_wall_ns"] <= 0:
         words = f"did not recover from {name}: it never passed the step reached before"
         if not view.whole:
             return [*found, Finding(Verdict.UNKNOWN, f"{words}, as far as its records are here")]
         return [*found, Finding(Verdict.FAIL, words)]
-    if fault["healed"]:
+    if fault["healed"] or not any(f.verdict for f in found):
         story = of_fault(view.results, view.case, fault)
-        found.append(Finding(Verdict.PASS, f"{name} requested, observed, healed; recovered {story.took}"))
+        facts = "requested, observed, healed" if fault["healed"] else "requested, observed"
+        found.append(Finding(Verdict.PASS, f"{name} {facts}; recovered {story.took}"))
     return found
+
+
+def _refused_after(view: View, fault: Row) -> bool:
+    """Whether a restore refused a checkpoint after it had been damaged."""
+    since = fault["injected_wall_ns"] or fault["requested_wall_ns"]
+    return any(event["wall_ns"] > since for event in view.of_kind(CHECKPOINT_REFUSED))
+
+
+def _unharmed(view: View, fault: Row, name: str) -> list[Finding]:
+    """Whether what was to be ridden out was: nothing detected, and no attempt that nothing else explains."""
+    said = [d for d in view.detections if d["fault_id"] == fault["fault_id"]]
+    if said:
+        blamed = f"rank {said[0]['rank']}" if said[0]["rank"] >= 0 else f"node {said[0]['node']}"
+        return [
+            Finding(
+                Verdict.FAIL, f"false alarm: {name} was harmless, but {blamed} was called {said[0]['what']}"
+            )
+        ]
+    others = any(
+        f["attempt"] == fault["attempt"] and f["observed"] and f["expect"] != UNHARMED for f in view.faults
+    )
+    if view.attempts[-1]["index"] > fault["attempt"] and not others:
+        return [Finding(Verdict.FAIL, f"false alarm: {name} was harmless, but another attempt followed")]
+    return [Finding(Verdict.PASS, f"{name} requested, observed, ridden out: no detection, no restart")]
 
 
 def faults(view: View) -> list[Finding]:
@@ -167,6 +201,9 @@ def _source(view: View, restored: Row) -> str:
     on shared storage, as far as the event quotes it (``committed_digest``).
     """
     wanted = data(restored)
+    world = next((a["world"] for a in view.attempts if a["index"] == restored["attempt"]), 0)
+    if wanted.get("world", world) != world:  # others had saved it: the digest is that of all ranks together
+        return str(wanted.get("committed_digest") or "")
     found = [
         said
         for event in view.of_kind(CHECKPOINT_COMMITTED)
@@ -205,7 +242,7 @@ def checkpoints(view: View) -> list[Finding]:
         if attempt["restored_step"] < 0 or attempt["outcome"] != COMPLETED or found:
             continue
         ranks = proved.get(attempt["index"], set())
-        missing = sorted(set(range(view.case["ranks"])) - ranks)
+        missing = sorted(set(range(attempt["world"] or view.case["ranks"])) - ranks)
         if missing:
             words = f"attempt {attempt['index']} began from a checkpoint, but rank {missing[0]} recorded none"
             found.append(Finding(Verdict.UNKNOWN, words))

@@ -6,13 +6,17 @@ finding without a verdict is information. Where evidence is missing a rule says 
 
 from __future__ import annotations
 
+import functools
 import json
 
 from analysis import gates, text
+from analysis.lineage import batches, states
 from analysis.proofs import checkpoints, faults, twin
+from analysis.stamps import hit_nodes
 from analysis.view import Finding, Rule, View, data, fault_name
 from harness.model.attempt import COMPLETED, FAILED, LOST, NODE_LOST
 from harness.model.event import RANK_RAISED, WORLD_WRONG
+from harness.model.fault import CAUGHT
 from harness.model.verdict import Verdict
 
 # Beginnings of the states of a Slurm job that is not over: its case may still recover.
@@ -77,11 +81,22 @@ def ended(view: View) -> list[Finding]:
         return [Finding(Verdict.UNKNOWN, "it was not run" + (f": {reason}" if reason else ""))]
     if view.completed:
         return [_completed(view)]
-    reason = view.attempts[-1]["reason"] or view.case["reason"] or "no reason recorded"
+    reason, said = (
+        view.attempts[-1]["reason"],
+        view.case["reason"],
+    )  # the case's goes on where the attempt's ends
+    reason = said if reason in said else f"{reason}; {said}" if said else reason
+    reason = reason or "no reason recorded"
     cause = _cause(view)
     reason += "" if cause.removeprefix("; ") in reason else cause
     to_fail, to_recover = view.observed("failed"), view.observed("recovered")
     if view.failed_as_declared and to_fail is not None:
+        because = to_fail["because"]
+        if because and because not in reason:
+            words = (
+                f'{fault_name(to_fail)} was declared to fail it for "{because}", but the reason is: {reason}'
+            )
+            return [Finding(Verdict.FAIL, words)]
         return [Finding(Verdict.PASS, f"ended as declared after {fault_name(to_fail)}: {reason}")]
     if view.outcome == FAILED:
         return [Finding(Verdict.FAIL, f"failed: {reason}")]
@@ -105,6 +120,9 @@ def where_it_ran(view: View) -> list[Finding]:
     hosts = json.loads(view.attempts[-1]["rank_nodes"] or "[]") if view.completed else []
     if not hosts:
         return []
+    if len(hosts) < view.case["ranks"] and view.case["shrink"]:
+        words = f"went on with {text.count(len(hosts), 'rank')} of {view.case['ranks']}, as was declared"
+        return [Finding(None, f"{words}, on {', '.join(dict.fromkeys(hosts))}")]
     if len(hosts) != view.case["ranks"]:
         words = f"hosts are recorded for {text.count(len(hosts), 'rank')}, the case has {view.case['ranks']}"
         return [Finding(Verdict.UNKNOWN, words)]
@@ -182,7 +200,7 @@ def evidence(view: View) -> list[Finding]:
     A node that is lost takes up to two seconds of samples with it. That gap is as expected where a fault took
     the node, and harmless in an attempt that the machine ended and another one followed.
     """
-    taken = {(f["target"], f["attempt"]) for f in view.faults if f["observed"]}
+    taken = {(node, f["attempt"]) for f in view.faults if f["observed"] for node in hit_nodes(f)}
     ended_so = {a["index"]: a["outcome"] for a in view.attempts}
     found, gaps = [], []
     for s in view.streams:
@@ -205,5 +223,35 @@ def evidence(view: View) -> list[Finding]:
     return found + gaps
 
 
+# What a right answer is proved by. In a case with a negative control they must find something, and then say it there.
+PROOFS: tuple[Rule, ...] = (states, batches, twin, checkpoints, checks)
+
+
+def controls(view: View) -> list[Finding]:
+    """Whether the proof noticed each negative control: a state, a batch, an answer or a check differs."""
+    declared = {f["fault_id"] for f in view.declared if f["expect"] == CAUGHT}
+    struck = [f for f in view.faults if f["fault_id"] in declared and f["observed"]]
+    if not struck:
+        return []  # `faults` says that it did not land
+    name = fault_name(struck[0])
+    noticed = [f.words for rule in PROOFS for f in rule(view) if f.verdict is Verdict.FAIL]
+    if noticed:
+        more = f" (and {len(noticed) - 1} more)" if len(noticed) > 1 else ""
+        return [Finding(Verdict.PASS, f"the proof noticed {name}: {noticed[0]}{more}")]
+    return [Finding(Verdict.FAIL, f"the proof did not notice {name}: nothing differs from its twin")]
+
+
+def _where_right(rule: Rule) -> Rule:
+    """The rule where the answer is meant to be right; in a case with a negative control ``controls`` asks it."""
+
+    @functools.wraps(rule)
+    def asked(view: View) -> list[Finding]:
+        return [] if view.control else rule(view)
+
+    return asked
+
+
 # In the order in which their findings are told.
-RULES: tuple[Rule, ...] = (ended, where_it_ran, faults, twin, checkpoints, checks, answered, limits, evidence)
+RULES: tuple[Rule, ...] = (
+    ended, where_it_ran, faults, controls, *map(_where_right, PROOFS), answered, limits, evidence,
+)  # fmt: skip

@@ -18,25 +18,46 @@ from matplotlib.transforms import Affine2D
 from analysis import svg
 from analysis.figures import byte_ticks, label, ticks
 from analysis.load import CampaignResults, Row, names, samples_of
-from analysis.recovery import Recovery, clock_offsets
+from analysis.recovery import Recovery
 from analysis.series import Floats
+from analysis.stamps import clock_offsets
 from harness.model.attempt import COMPLETED
 from harness.store import Table
 
 MAXIMUM_NODES = 128
+FEW_ATTEMPTS = 4
 MAXIMUM_COLUMNS = 200  # cases in the heat map
 
 # --- recovery ---------------------------------------------------------------------------------------------
 
 _MARKS = (
-    ("t0", "requested", svg.MUTED),
-    ("t1", "injected", svg.FAIL),
+    ("t0", "commanded", svg.MUTED),
+    ("t1", "effect", svg.FAIL),
     ("t1v", "observed", svg.FAIL),
     ("t2", "detected", svg.WARN),
+    ("t3", "blamed", svg.WARN),
+    ("t4", "left", svg.MUTED),
+    ("t5", "restarted", svg.SERIES[0]),
+    ("t6", "loaded", svg.SERIES[0]),
     ("t7", "first step", svg.SERIES[0]),
     ("t8", "recovered", svg.PASS),
+    ("t9", "as before", svg.PASS),
     ("healed", "healed", svg.MUTED),
 )
+
+
+def around(results: CampaignResults, recovery: Recovery) -> list[Row]:
+    """The attempts that tell a fault: the one it hit, and those until it had recovered, or the next where it never did.
+
+    All of a case's, where they are few.
+    """
+    attempts = results.of_case("attempts", recovery.case_id)
+    if len(attempts) <= FEW_ATTEMPTS:
+        return attempts
+    until = recovery.stamp("t8").wall_ns
+    later = [a for a in attempts if a["index"] > recovery.hit_attempt]
+    told = [a for a in later if a["start_wall_ns"] <= until] if until > 0 else later[:1]
+    return [a for a in attempts if a["index"] == recovery.hit_attempt] + told[:FEW_ATTEMPTS]
 
 
 def recovery_timeline(results: CampaignResults, recovery: Recovery) -> str:
@@ -45,14 +66,14 @@ def recovery_timeline(results: CampaignResults, recovery: Recovery) -> str:
     origin = recovery.stamp(recovery.origin).wall_ns
     if case is None or origin <= 0:
         return ""
-    attempts = results.of_case("attempts", recovery.case_id)
+    attempts = around(results, recovery)
     used = list(dict.fromkeys(n for a in attempts for n in names(a["rank_nodes"]) or names(a["nodes"])))
     used = used[:MAXIMUM_NODES]
 
     def plot(figure: Figure) -> None:
         lanes = max(0.55, 0.28 * len(used) + 0.2)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, lanes])
-        last_seen = _progress(upper, results, case, origin)
+        last_seen = _progress(upper, results, case, origin, attempts)
         _lanes(lower, attempts, used, recovery, origin, last_seen)
         recovered = recovery.stamp("t8").after_s
         for axes in (upper, lower):
@@ -66,22 +87,27 @@ def recovery_timeline(results: CampaignResults, recovery: Recovery) -> str:
         did = "injected" if recovery.origin == "t1" else "requested"
         lower.set_xlabel(f"seconds after the fault was {did}")
 
-    height = 2.7 + 0.28 * len(used)
+    marks = sum(recovery.stamp(name).after_s is not None for name, _, _ in _MARKS)
+    height = 2.2 + 0.28 * len(used) + 0.16 * marks  # their words may stand above each other
     return svg.draw(f"{recovery.label}: steps over time around {recovery.fault_id}", 11.0, height, plot)
 
 
-def _progress(axes: Axes, results: CampaignResults, case: Row, origin: int) -> dict[int, float]:
+def _progress(
+    axes: Axes, results: CampaignResults, case: Row, origin: int, attempts: Sequence[Row]
+) -> dict[int, float]:
     """Steps over time, a line for each rank of each attempt; returns when each attempt finished its last step."""
     last_seen: dict[int, float] = {}
     axes.set_ylabel("step")
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.axhline(case["steps"] - 1, color=svg.MUTED, linewidth=0.9, linestyle=":")
+    shown = [a["index"] for a in attempts]
+    if len(shown) == len(results.of_case("attempts", case["case_id"])):
+        axes.axhline(case["steps"] - 1, color=svg.MUTED, linewidth=0.9, linestyle=":")
     if not results.has_samples(samples_of(case), "steps"):
         return last_seen
     samples = results.case_samples(case["case_id"], "steps", all_attempts=True)
     offsets = clock_offsets(results)
     index = results.attempt_index(samples["attempt"])
-    for attempt in np.unique(index):
+    for attempt in shown:
         for rank in np.unique(samples["rank"]):
             mine = (index == attempt) & (samples["rank"] == rank)
             node = int(samples["node"][mine][0]) if np.any(mine) else -1
@@ -120,7 +146,7 @@ def _lanes(
         for node in dict.fromkeys(names(attempt["rank_nodes"]) or names(attempt["nodes"])):
             if node not in used:
                 continue
-            hit = node == recovery.target and attempt["index"] == recovery.hit_attempt
+            hit = node in recovery.nodes and attempt["index"] == recovery.hit_attempt
             stop = min(end, 0.0) if hit and end > 0 > start else end
             row = used.index(node)
             shade = 0.8 if end_ns > 0 else 0.45

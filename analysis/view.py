@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.load import CampaignResults, Row
-from analysis.recovery import short_id
-from harness.model.attempt import COMPLETED, FAILED, NODE_LOST
+from analysis.load import OF_CASE, CampaignResults, Row
+from analysis.stamps import short_id
+from harness.model.attempt import COMPLETED, FAILED, INTERRUPTED, LOST, NODE_LOST
 from harness.model.event import RESULT
+from harness.model.fault import CAUGHT
 from harness.model.verdict import Verdict
 
 
@@ -33,12 +34,14 @@ class View:
     events: tuple[Row, ...]
     checks: tuple[Row, ...]
     streams: tuple[Row, ...]
+    detections: tuple[Row, ...]
+    checkpoints: tuple[Row, ...]
+    digests: tuple[Row, ...]
 
     @classmethod
     def of(cls, results: CampaignResults, case: Row) -> View:
         """The view of one case."""
-        names = ("attempts", "faults", "events", "checks", "streams")
-        return cls(results, case, *(tuple(results.of_case(name, case["case_id"])) for name in names))
+        return cls(results, case, *(tuple(results.of_case(name, case["case_id"])) for name in OF_CASE))
 
     @property
     def outcome(self) -> str:
@@ -67,7 +70,17 @@ class View:
     @property
     def failed_as_declared(self) -> bool:
         """It ended badly, and a fault that was observed was declared to end it so."""
-        return self.outcome in (FAILED, NODE_LOST) and self.observed("failed") is not None
+        struck = self.observed("failed")
+        if struck is None:
+            return False
+        # What takes the job, or the node of its supervisor, away leaves nobody who could call it failed.
+        taken = struck["kind"].startswith(("job.", "node."))
+        return self.outcome in ((FAILED, NODE_LOST, INTERRUPTED, LOST) if taken else (FAILED, NODE_LOST))
+
+    @property
+    def control(self) -> bool:
+        """Whether it holds a negative control: its answer is meant to be wrong, and the proof to notice."""
+        return any(f["expect"] == CAUGHT for f in self.declared)
 
     def of_kind(self, kind: str) -> list[Row]:
         """Events of one kind, by attempt and then oldest first."""
