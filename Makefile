@@ -50,7 +50,7 @@ format: ## let ruff put the code in order
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench: ## what the harness costs, beside others (tests/bench/README.md); half an hour, judges nothing
+bench: ## what the harness costs, beside others (tests/bench/README.md); over an hour, judges nothing
 	@$(SETUP) $(ROOT_ONLY) --yes
 	$(PYTHON_HERE) -m pytest tests/bench -s
 	$(PYTHON_HERE) -m tests.bench
