@@ -357,6 +357,7 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(_FOREIGN_PREFIXES) or name in _FOREIGN_NAMES:
             del os.environ[name]
+    os.environ["HARNESS_TWINS"] = "off"  # no test takes records of another one
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

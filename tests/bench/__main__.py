@@ -2,7 +2,7 @@
 
 import time
 
-from tests.bench import advance_cost, compare_planning, compare_submission
+from tests.bench import advance_cost, compare_planning, compare_submission, recovery
 from tests.bench.bench_cluster import BenchCluster, alone
 from tests.bench.settings import SETTINGS
 
@@ -16,6 +16,7 @@ def _all(cluster: BenchCluster) -> None:
     compare_planning.main(cluster, PLANNING_SHARE * budget_s)
     advance_cost.main(cluster)
     compare_submission.main(cluster, budget_s - (time.monotonic() - begin))
+    recovery.main(cluster, recovery.Options())  # has a time of its own
 
 
 if __name__ == "__main__":

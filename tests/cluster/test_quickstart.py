@@ -82,7 +82,7 @@ def test_each_powered_off_node_was_seen_off_and_is_back(cluster: Any, results: R
     actions = [json.loads(line) for line in (cluster.folder / "power.jsonl").read_text().splitlines()]
     first = min(f["requested_wall_ns"] for f in faults)
     offs = [a["node"] for a in actions if a["action"] == "off" and a["effect_wall_ns"] >= first]
-    assert sorted(offs) == sorted(f["target"] for f in faults)
+    assert sorted(offs) == sorted(f["target"].removeprefix("node ") for f in faults)
 
 
 def test_nothing_was_refused_or_left_unhealed(results: Results) -> None:
@@ -95,8 +95,9 @@ def test_slurm_requeued_the_job_and_it_resumed_on_healthy_nodes(cluster: Any, re
         first, second = _group(results, "attempts", "case_id", fault["case_id"])
         assert (first["outcome"], second["outcome"]) == ("node_lost", "completed")
         assert (first["restart"], second["restart"]) == (0, 1)
-        assert fault["target"] in json.loads(first["rank_nodes"])
-        assert fault["target"] not in json.loads(second["rank_nodes"])
+        (hit,) = json.loads(fault["nodes"])
+        assert hit in json.loads(first["rank_nodes"])
+        assert hit not in json.loads(second["rank_nodes"])
         assert second["first_step"] == second["restored_step"] >= 30
         accounts = cluster.run_as_user(
             ["sacct", "-n", "-P", "-X", "-D", "-j", second["slurm_job_id"], "--format=State"]

@@ -61,12 +61,12 @@ def test_the_batch_host_loses_its_power_and_the_job_recovers(cluster: Any) -> No
     assert result.returncode == 0, result.stdout + result.stderr
     (fault,) = _rows(folder, "faults")
     first, second = [a for a in _rows(folder, "attempts") if a["case_id"] == fault["case_id"]]
-    assert fault["target"] == json.loads(first["nodes"])[0]  # it was the batch host
+    assert fault["target"] == f"node {json.loads(first['nodes'])[0]}"  # it was the batch host
     assert (first["outcome"], second["outcome"], second["restart"]) == ("lost", "completed", 1)
     assert (fault["requested"], fault["observed"], fault["healed"]) == (True, True, True)
     assert json.loads(fault["evidence"])["fault.observed"]["evidence"]["seen"] == "after the restart"
     offs = [json.loads(line) for line in (cluster.folder / "power.jsonl").read_text().splitlines()]
-    assert [a["node"] for a in offs if a["action"] == "off"][-1] == fault["target"]
+    assert [a["node"] for a in offs if a["action"] == "off"][-1] == json.loads(first["nodes"])[0]
 
 
 def test_a_job_whose_key_is_claimed_runs_nothing(cluster: Any) -> None:

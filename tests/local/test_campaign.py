@@ -59,7 +59,7 @@ def test_the_fault_fired_where_it_was_aimed_and_has_its_three_facts(finished: An
     assert (fault["kind"], fault["requested_kind"], fault["target"]) == (
         "node.kill_processes",
         "node.power_off",
-        "local1",
+        "node local1",
     )
     assert (fault["requested"], fault["observed"], fault["healed"]) == (True, True, True)
     assert fault["requested_wall_ns"] <= fault["injected_wall_ns"] < fault["observed_wall_ns"]

@@ -87,6 +87,7 @@ class Campaign:
             "warmup_steps": 3,
             "seed": 1,
             "recovery": "none",
+            "shrink": False,
             "deterministic": True,
             "outcome": "completed",
             "evidence": "complete",
@@ -465,7 +466,10 @@ def train_fault(campaign: Campaign, repeat: int, start_ns: int) -> Row:
         attempt=0,
         kind="node.power_off",
         requested_kind="node.power_off",
-        target="n2",
+        target="node n2",
+        nodes=json.dumps(["n2"]),
+        trigger="step 22",
+        policy="requeue",
         at_step=22,
         expect="recovered",
         requested=True,
@@ -603,7 +607,13 @@ def hostile() -> Campaign:
     for event in campaign.tables["events"]:
         event["host"] = hosts.get(event["host"], event["host"])
     for fault in campaign.tables["faults"]:
-        fault.update(target=hosts["n2"], evidence=json.dumps({everything: everything}))
+        fault.update(
+            target=everything,
+            nodes=json.dumps([hosts["n2"]]),
+            trigger=everything,
+            blamed=everything,
+            evidence=json.dumps({everything: everything}),
+        )
     for case in campaign.tables["cases"]:
         case["params"] = json.dumps({everything: everything})
     for name, value in campaign.attributes.items():

@@ -15,7 +15,10 @@ from results_factory import S
 from analysis import recovery
 from analysis.buckets import Bucket
 from analysis.load import load
-from analysis.recovery import Lost, Recovery, Stamp, wilson
+from analysis.lost import Lost
+from analysis.recovery import Recovery
+from analysis.spread import wilson
+from analysis.stamps import Stamp
 
 NO_START = "until attempt 1 began: nobody wrote when its job did"
 
@@ -40,7 +43,8 @@ def one_fault() -> factory.Campaign:
         campaign.event(case, 0, -1, "agent.connected", begin, host)
     campaign.add(
         "faults", fault_id="f0", case_id="c", attempt=0, kind="node.power_off", requested_kind="node.power_off",
-        target="n2", at_step=5, expect="recovered", requested=True, observed=True, healed=True,
+        target="node n2", nodes='["n2"]', at_step=5, trigger="step 5",
+        policy="requeue", expect="recovered", requested=True, observed=True, healed=True,
         requested_wall_ns=t1 - step, injected_wall_ns=t1, observed_wall_ns=t1 + 2 * step, detected_wall_ns=t1 + step,
         first_step_wall_ns=t1 + 25 * step, recovered_wall_ns=t1 + 27 * step, healed_wall_ns=t1 + 50 * step,
         evidence='{"how": "power command"}',
@@ -57,17 +61,23 @@ def told(campaign: factory.Campaign, folder: Path) -> Recovery:
 def test_everything_is_told_relative_to_the_injection(tmp_path: Path) -> None:
     t1 = factory.START_NS + 650_000_000
     assert told(one_fault(), tmp_path) == Recovery(
-        "c", "g/n2/r0", "f0", "node.power_off", "node.power_off", "n2", 5, "recovered", True, True, True, "t1",
+        "c", "g/n2/r0", "f0", "node.power_off", "node.power_off", "node n2", ("n2",), "step 5", "", "recovered",
+        "requeue", True, True, True, True, "", "", "t1",
         (
             Stamp("t0", "requested", t1 - S // 10, -0.1, ""),
             Stamp("t1", "injected", t1, 0.0, ""),
             Stamp("t1v", "effect observed", t1 + S // 5, 0.2, ""),
             Stamp("t2", "detected", t1 + S // 10, 0.1, ""),
+            Stamp("t3", "the right target blamed", 0, None, "not recorded"),
+            Stamp("t4", "the broken step left", 0, None, "not recorded"),
+            Stamp("t5", "new processes running", 0, None, "not recorded"),
+            Stamp("t6", "state loaded", 0, None, "not recorded"),
             Stamp("t7", "first new step", t1 + 5 * S // 2, 2.5, ""),
             Stamp("t8", "recovered: past the highest step before", t1 + 27 * S // 10, 2.7, ""),
+            Stamp("t9", "step times as before", 0, None, "fewer than 20 undisturbed steps to compare with"),
             Stamp("healed", "healed", t1 + 5 * S, 5.0, ""),
         ),
-        0.1, 2.5, 2.7, None, 1, 0,
+        0.1, None, 2.5, 2.7, None, None, 1, 0,
         # two ranks did steps 4 and 5 again, 0.1 s each, and each lost 0.05 s of step 6
         Lost(2, 4, 5, pytest.approx(0.5), "partial step included"),
         (
@@ -312,11 +322,13 @@ def test_words_name_both_attempts(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert recovery.main([path]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
-        "g/n2/r0: f0, node.power_off on n2 at step 5, expected: recovered",
+        "g/n2/r0: f0, node.power_off on node n2 at step 5, expected: recovered",
         "  requested, observed, healed",
     ]
-    assert lines[11:18] == [
+    assert lines[16:25] == [
+        "  time to restart                                  2.50 s",
         "  time to recover                                  2.70 s",
+        "  degraded tail                                    unknown",
         "    detect: until the broken attempt had ended     350 ms",
         f"    queue: waiting for Slurm to run the job again  2.00 s ({NO_START})",
         "    start: start and load, to the first new step   150 ms",
@@ -331,7 +343,7 @@ def test_words_name_both_attempts(tmp_path: Path, capsys: pytest.CaptureFixture[
         "  queue: of it waiting                             median 2.00 s, p95 2.00 s, longest 2.00 s, n=1",
         "  restart work: the rest                           median 700 ms, p95 700 ms, longest 700 ms, n=1",
     ]
-    assert lines[-7:-5] == [
+    assert lines[25:27] == [
         "  attempt 0 (job 101) on n1,n2: steps 0 to 5, node_lost",
         "  attempt 1 (job 102) on n1,n3: steps 4 to 9, completed",
     ]

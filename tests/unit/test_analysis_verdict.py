@@ -44,13 +44,13 @@ def test_a_campaign_that_is_right_passes_with_all_its_evidence(tmp_path: Path) -
         FAULTY: CaseVerdict(
             FAULTY, "train-fault/n2/r0", Verdict.PASS,
             "recovered from 1 fault in 9.00 s (5.83 s of it in the queue), 1 restart",
-            "fault f0 (node.power_off on n2) requested, observed, healed; recovered in 9.00 s; "
+            "fault f0 (node.power_off on node n2) requested, observed, healed; recovered in 9.00 s; "
             "4 answers equal to those of its twin train/n2/r0, bit for bit; "
             "state of step 20 restored on 2 ranks with the digest that was committed",
             (
                 "completed in attempt 1, 2 attempts in all",
                 "2 ranks on n1, n3",
-                "pass: fault f0 (node.power_off on n2) requested, observed, healed; recovered in 9.00 s",
+                "pass: fault f0 (node.power_off on node n2) requested, observed, healed; recovered in 9.00 s",
                 "pass: 4 answers equal to those of its twin train/n2/r0, bit for bit",
                 "pass: state of step 20 restored on 2 ranks with the digest that was committed",
                 "pass: 2 checks of the answer hold on both ranks",
@@ -350,30 +350,30 @@ WRONG: list[tuple[Callable[[Campaign], None], str, Verdict, str]] = [
     (refused, FAULTY, Verdict.INVALID,
      "fault f0 (node.power_off at step 22) was refused, it could not be done: this site is production"),
     (not_observed, FAULTY, Verdict.INVALID,
-     "fault f0 (node.power_off on n2) was requested, but its effect was not observed"),
+     "fault f0 (node.power_off on node n2) was requested, but its effect was not observed"),
     (requested_and_refused, FAULTY, Verdict.INVALID,
-     "fault f0 (node.power_off on n2) was requested, but refused, it could not be done: power off failed"),
+     "fault f0 (node.power_off on node n2) was requested, but refused, it could not be done: power off failed"),
     (unhealed, FAULTY, Verdict.FAIL,
-     "fault f0 (node.power_off on n2) was not healed, which ends the campaign: it is unhealed, node n2 is off"),
+     "fault f0 (node.power_off on node n2) was not healed, which ends the campaign: it is unhealed, node n2 is off"),
     (cancelled, TWIN, Verdict.UNKNOWN, "its job was cancelled (Slurm says CANCELLED by 61000)"),
     (cancelled_after_a_signal, TWIN, Verdict.UNKNOWN, "its job was cancelled (Slurm says CANCELLED by 61000)"),
     (cancelled_without_a_last_word, TWIN, Verdict.UNKNOWN,
      "its job was cancelled (Slurm says CANCELLED by 61000)"),
     (cancelled_before_its_fault, FAULTY, Verdict.UNKNOWN, "its job was cancelled (Slurm says CANCELLED by 61000)"),
     (cancelled_after_a_fault, FAULTY, Verdict.FAIL,
-     "did not recover from fault f0 (node.power_off on n2): node n2 stopped answering; "
+     "did not recover from fault f0 (node.power_off on node n2): node n2 stopped answering; "
      "its job was cancelled (Slurm says CANCELLED by 61000)"),
     (failed_before_it_was_cancelled, TWIN, Verdict.FAIL,
      "failed: rank 1 exited with 1; rank 1 on n2: ValueError: no such batch"),
     (not_healed, FAULTY, Verdict.FAIL,
-     "fault f0 (node.power_off on n2) was not healed, which ends the campaign"),
+     "fault f0 (node.power_off on node n2) was not healed, which ends the campaign"),
     (never_passed, FAULTY, Verdict.FAIL,
-     "did not recover from fault f0 (node.power_off on n2): it never passed the step reached before"),
+     "did not recover from fault f0 (node.power_off on node n2): it never passed the step reached before"),
     (did_not_recover, FAULTY, Verdict.FAIL,
-     "did not recover from fault f0 (node.power_off on n2): node n2 stopped answering"),
+     "did not recover from fault f0 (node.power_off on node n2): node n2 stopped answering"),
     (still_queued, FAULTY, Verdict.UNKNOWN, "the machine took it: node n2 stopped answering"),
     (declared_to_fail, FAULTY, Verdict.FAIL,
-     "fault f0 (node.power_off on n2) was declared to fail it, but it completed"),
+     "fault f0 (node.power_off on node n2) was declared to fail it, but it completed"),
     (twin_differs, FAULTY, Verdict.FAIL,
      'final_loss of rank 1 differs from its twin: "4.3820266723632813", twin train/n2/r0 has "4.3820266723632812"'),
     (twin_missing, FAULTY, Verdict.UNKNOWN, "its twin gone is not in this file"),
@@ -410,7 +410,8 @@ def test_a_campaign_that_is_wrong_in_one_place(
 
 
 def test_every_rule_was_seen_to_fire(tmp_path: Path) -> None:
-    fired = {"limits"}  # has tests of its own: test_analysis_gates
+    # These have tests of their own: test_analysis_gates, test_analysis_proof.
+    fired = {"limits", "states", "batches", "controls"}
     for wrong, case_id, verdict, _ in WRONG:
         campaign = factory.small()
         wrong(campaign)
@@ -431,7 +432,7 @@ def test_a_case_that_fails_as_declared_passes(tmp_path: Path) -> None:
     drop(campaign, "attempts", case_id=FAULTY, index=1)
     drop(campaign, "checks", case_id=FAULTY, attempt=1)
     found = verdicts(campaign, tmp_path)[FAULTY]
-    why = "ended as declared after fault f0 (node.power_off on n2): node n2 stopped answering"
+    why = "ended as declared after fault f0 (node.power_off on node n2): node n2 stopped answering"
     assert (found.verdict, found.why) == (Verdict.PASS, why)
 
 
@@ -495,7 +496,7 @@ def test_a_substitute_fault_is_told(tmp_path: Path) -> None:
     campaign = factory.small()
     campaign.tables["faults"][0]["kind"] = "node.kill_processes"
     found = verdicts(campaign, tmp_path)[FAULTY]
-    words = "fault f0 (node.kill_processes on n2) stands in for node.power_off, as the campaign allows"
+    words = "fault f0 (node.kill_processes on node n2) stands in for node.power_off, as the campaign allows"
     assert words in found.evidence
 
 

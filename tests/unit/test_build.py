@@ -62,7 +62,8 @@ def test_what_is_wrong_is_told_in_the_words_of_files_without_lines() -> None:
         "group 'a': node = 2, is an unknown key, allowed: "
         + ", ".join(config.Group.model_fields)
         + '; did you mean "nodes"?',
-        "group 'a': workload = \"mpi.hal\", is no workload, allowed: command, mpi.halo, torch.allreduce, torch.train; "
+        "group 'a': workload = \"mpi.hal\", is no workload, allowed: command, mpi.halo, torch.allreduce, "
+        "torch.pipeline, torch.train; "
         'did you mean "mpi.halo"?',
     ]
     one = group("a", "mpi.halo", nodes=1)
@@ -104,6 +105,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
+@example({"a": "\x1b\n"})
 @example({"a": "b\nc", "d": "e\n", "f": " g\n\n\n", "h": "\n", "i": ("j\nk",)})
 @settings(max_examples=300, deadline=None)
 def test_what_is_written_as_yaml_is_read_back_as_it_was(value: Any) -> None:
@@ -151,6 +153,34 @@ def groups(draw: st.DrawFn, name: str, others: list[str]) -> dict[str, Any]:
         data["gates"] = [
             {"metric": "step_time_ns", "statistic": "p95", "max": draw(st.floats(-1e300, 1e300))}
         ]
+    if draw(st.booleans()):
+        data["faults"] = draw(st.lists(faults(), min_size=1, max_size=3))
+    return data
+
+
+@st.composite
+def faults(draw: st.DrawFn) -> dict[str, Any]:
+    data: dict[str, Any] = {"expect": draw(st.sampled_from(["failed", "unharmed"]))}
+    if draw(st.booleans()):
+        data |= {"kind": "rank.kill", "target": draw(st.sampled_from([{"rank": 0}, {"random": "rank"}]))}
+        data["expect"] = "failed"  # no job rides it out
+    else:
+        data |= {
+            "kind": "node.partition",
+            "instead": "node.kill_processes",
+            "target": {"node": 0},
+            "for_s": 1.5,
+        }
+        data["params"] = draw(st.dictionaries(st.sampled_from(["one_way", "from_rest"]), st.booleans()))
+    data["at"] = draw(
+        st.sampled_from([{"step": 0}, {"after_s": 2.5}, {"mtbf_s": 3.0}, {"event": "recovery.begin"}])
+    )
+    if data["kind"] == "rank.kill":
+        data["at"] = draw(st.sampled_from([{"step": 0}, {"after_s": 2.5}, {"mtbf_s": 3.0}]))
+    if "mtbf_s" in data["at"]:
+        data["count"] = draw(st.integers(1, 9))
+    if data["expect"] == "failed":
+        data["because"] = draw(WORDS)
     return data
 
 

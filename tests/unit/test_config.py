@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from harness import config
 from harness.config import ConfigError
 from harness.model.campaign import Campaign
+from harness.model.fault import KINDS
 from harness.model.fields import NOTHING
 from harness.model.site import Site
 from harness.model.site_parts import (
@@ -385,7 +386,7 @@ c.yaml:3: name = "Quick Start", is used in names of files and jobs, allowed: 1 t
 a letter or digit; rename it
 c.yaml:4: seed = "7", must be a whole number; write digits only, without quotes
 c.yaml:7: groups[0].workload = "torch.alreduce", is no workload, allowed: command, mpi.halo, torch.allreduce, \
-torch.train; did you mean "torch.allreduce"?
+torch.pipeline, torch.train; did you mean "torch.allreduce"?
 c.yaml:8: groups[0].scaling.nodes[2] = 0, is too small, allowed: 1 and above; raise it
 c.yaml:10: groups[1].name = "a", is the name of groups[0] too; give each its own
 c.yaml:13: groups[1].steps = 40.5, must be a whole number; write digits only, without quotes
@@ -394,7 +395,7 @@ c.yaml:15: groups[1].params.layers = "two", must be a whole number, like the def
 c.yaml:15: groups[1].params.learning_rate = -1, is negative, allowed: 0 and above (default 0.001); change it
 c.yaml:15: groups[1].params.width, must be one value, like the default 64; remove the [ ]
 c.yaml:15: groups[1].params.heads = true, must be a whole number, like the default 4; change it
-c.yaml:17: groups[1].faults[0].kind = "node.poweroff", allowed: node.power_off, node.kill_processes; \
+c.yaml:17: groups[1].faults[0].kind = "node.poweroff", is no kind of fault, allowed: KINDS; \
 did you mean "node.power_off"?
 c.yaml:19: groups[1].gates[0].statistic = "medan", allowed: median, mean, min, max, p95; did you mean "median"?
 c.yaml:19: groups[1].gates[0].max = Infinity, must be a finite number; change it
@@ -408,7 +409,10 @@ c.yaml:27: groups[3].name, is missing (Short name, unique in the campaign); add 
 c.yaml:28: groups[3].recovery = "requeue", must be keys and values; write it in { } or indented below
 c.yaml:29: groups[3].faults = null, is empty and must be a list; write it in [ ]
 c.yaml:30: groups[4] = "e", must be keys and values; write it in { } or indented below"""
-    assert campaign_errors(text).splitlines() == expected.replace("KEYS", keys_of(Campaign)).splitlines()
+    assert (
+        campaign_errors(text).splitlines()
+        == expected.replace("KEYS", keys_of(Campaign)).replace("KINDS", ", ".join(KINDS)).splitlines()
+    )
 
 
 def group(body: str) -> str:
@@ -815,8 +819,9 @@ groups:
         'c.yaml:12: groups[1].nodes = 5, but site "tiny" allows at most 4; lower it or choose another site',
         'c.yaml:14: groups[1].recovery.policy = "requeue", but site "tiny" does not start jobs again '
         "(requeue: false); choose another site, or write none and expect failed",
-        'c.yaml:16: groups[1].faults[0].kind = "node.power_off", but site "tiny" has no power command; '
-        "choose a site that has one, or add instead: node.kill_processes",
+        'c.yaml:16: groups[1].faults[0].kind = "node.power_off", but site "tiny" has no power command '
+        "(power.command); choose another site, or add instead: node.kill_processes (`harness faults` lists what it "
+        "allows)",
     ]
 
 
@@ -881,8 +886,9 @@ def test_a_campaign_of_far_too_many_cases_is_refused_at_once() -> None:
 def test_a_campaign_that_was_built_in_python_is_checked_without_lines() -> None:
     campaign = config.parse_campaign(GOOD)
     assert [str(p) for p in config.check(campaign, config.parse_site(SITE))] == [
-        'campaign: groups[0].faults[0].kind = "node.power_off", but site "tiny" has no power command; '
-        "choose a site that has one, or add instead: node.kill_processes"
+        'campaign: groups[0].faults[0].kind = "node.power_off", but site "tiny" has no power command '
+        "(power.command); choose another site, or add instead: node.kill_processes (`harness faults` lists what it "
+        "allows)"
     ]
 
 
@@ -903,7 +909,13 @@ def test_the_schema_describes_every_key_and_forbids_others(schema: dict[str, Any
 
 def test_the_schema_knows_the_workloads_and_the_values_that_an_axis_takes() -> None:
     group = config.campaign_json_schema()["$defs"]["Group"]["properties"]
-    assert group["workload"]["enum"] == ["command", "mpi.halo", "torch.allreduce", "torch.train"]
+    assert group["workload"]["enum"] == [
+        "command",
+        "mpi.halo",
+        "torch.allreduce",
+        "torch.pipeline",
+        "torch.train",
+    ]
     scalars = [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]
     axis = group["axes"]["items"]
     assert axis["minProperties"] == 1

@@ -139,8 +139,10 @@ def test_nothing_is_called_ended_before_it_has(
     seconds = "60" if lasts else "1"
     command = [sys.executable, "-c", f"import time; time.sleep({seconds})", "harness.local", str(tmp_path)]
     with subprocess.Popen(command) as supervisor:
-        threading.Thread(target=supervisor.wait).start()
+        waiter = threading.Thread(target=supervisor.wait)
+        waiter.start()
         assert demo._end_processes(tmp_path, Recorded()) == (not lasts)
+        waiter.join(0.1 if lasts else 10)  # poll tells nothing while another thread waits
         assert (supervisor.poll() is None) == lasts
         assert (f"processes {supervisor.pid} run on" in capsys.readouterr().err) == lasts
         supervisor.kill()

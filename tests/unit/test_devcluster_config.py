@@ -93,6 +93,8 @@ AccountingStorageHost=10.120.0.2
 AccountingStoragePort=6819
 AccountingStoragePass=/srv/c/run/munge.sock
 AccountingStoreFlags=job_comment
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 PrivateData=none
 GresTypes=gpu
 NodeName=p[1-3] NodeAddr=10.120.1.[1-3] CPUs=4 RealMemory=8000 Gres=gpu:2 State=UNKNOWN

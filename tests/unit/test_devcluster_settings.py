@@ -29,7 +29,7 @@ def test_a_setting_takes_the_place_of_ours_whatever_its_case() -> None:
 
 
 def test_a_setting_that_we_have_not_is_added_at_the_end() -> None:
-    assert conf("PreemptType=preempt/partition_prio")[-1] == "PreemptType=preempt/partition_prio"
+    assert conf("PriorityType=priority/multifactor")[-1] == "PriorityType=priority/multifactor"
 
 
 def test_a_partition_takes_the_place_of_the_one_of_its_name_alone() -> None:

@@ -100,7 +100,7 @@ def test_what_is_wrong_in_a_fragment_is_told_with_its_own_line(folder: Path) -> 
         "checks.yaml:1: limitz, is an unknown key, allowed: schema, name, include, description, seed, packing, limits, "
         'retry, templates, groups; did you mean "limits"?',
         'checks.yaml:4: groups[1].workload = "mpi.hal", is no workload, allowed: command, mpi.halo, torch.allreduce, '
-        'torch.train; did you mean "mpi.halo"?',
+        'torch.pipeline, torch.train; did you mean "mpi.halo"?',
         'checks.yaml:4: groups[1].name = "own", is the name of groups[0] too; give each its own',
         "parts/more.yaml:7: groups[2].steps = 0, is too small, allowed: 1 and above; raise it",
         "parts/more.yaml:8: groups[2].params.row = 1, is no parameter of mpi.halo, allowed: columns, rows; "

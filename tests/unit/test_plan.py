@@ -84,9 +84,15 @@ def test_a_case_holds_everything_that_was_left_out() -> None:
         "scaling_base": 0,
         "checkpoint_every": 0,
         "checkpoint_keep": 2,
+        "checkpoint_engine": "own",
+        "memory_every": 0,
+        "digest_every": 0,
         "faults": (),
         "recovery": "none",
         "max_restarts": 0,
+        "spares": 0,
+        "shrink": False,
+        "detection": {"lease_s": 5.0, "frozen_s": 1.0, "step_s": 10.0, "checkpoint_s": 60.0, "start_s": 120.0},
         "gates": ({"metric": "residual", "statistic": "max", "minimum": None, "maximum": 1, "where": {"step": 9}},),
         "twin": "",
         "is_twin": False,
@@ -206,8 +212,12 @@ def test_the_id_depends_on_no_site_even_where_the_fault_does() -> None:
     )
     assert ids(here) == ids(there)
     assert (here.cases[0].faults, there.cases[0].faults) == (
-        (Fault(f"{ids(here)[0]}-f0", "node.power_off", "node.power_off", 1, 10, "recovered"),),
-        (Fault(f"{ids(here)[0]}-f0", "node.kill_processes", "node.power_off", 1, 10, "recovered"),),
+        (Fault(f"{ids(here)[0]}-f0", "node.power_off", "node.power_off", "recovered", node=1, at_step=10),),
+        (
+            Fault(
+                f"{ids(here)[0]}-f0", "node.kill_processes", "node.power_off", "recovered", node=1, at_step=10
+            ),
+        ),
     )
 
 
@@ -409,7 +419,7 @@ def test_every_plan_runs_every_case_once_within_the_limits(
 def test_what_check_refuses_cannot_be_planned() -> None:
     bad = FAULTED | {"faults": ({**FAULT, "instead": None},)}
     for group, where, why in (
-        (bad, site(power=None, kind="production"), "needs a power command"),
+        (bad, site(power=None, kind="production"), r'g0: node.power_off: site "tiny" has no power command'),
         ({**TRAIN, "nodes": 8}, site(limits={"max_nodes": 4, "max_time_min": 60}), "8 nodes, but site tiny allows 4"),
         (TRAIN, site(limits={"max_nodes": 4, "max_time_min": 6}), "7 minutes, but site tiny allows 6"),
         (FAULTED, site(requeue=False), "does not start jobs again"),

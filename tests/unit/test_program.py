@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from harness.model import event as ev
 from harness.model.command import CommandMetric
-from harness.runtime import processes, readings, world
+from harness.runtime import page, processes, readings, world
 from harness.runtime.recorder import Recorder, read_stream
 from harness.runtime.said import Said
 
@@ -34,7 +35,19 @@ def _python(code: str, folder: Path, **environment: str) -> "subprocess.Complete
 
 
 def test_it_is_written_for_python_3_6() -> None:
-    ast.parse((ROOT / "harness/program.py").read_text(), feature_version=(3, 6))
+    newer = (
+        "dict[",
+        "list[",
+        "set[",
+        "tuple[",
+        " | None",
+        "collections.abc",
+    )  # said by annotations, run by 3.6
+    files = sorted((ROOT / "harness/program").glob("*.py"))
+    assert [path.name for path in files] == ["__init__.py", "checkpoints.py", "faults.py", "lines.py"]
+    for path in files:
+        ast.parse(path.read_text(), feature_version=(3, 6))
+        assert [word for word in newer if word in path.read_text()] == []
 
 
 def test_without_the_harness_around_it_a_program_counts_and_nothing_else(tmp_path: Path) -> None:
@@ -98,7 +111,16 @@ class _Heard:
             metric = CommandMetric.model_validate({"name": name, "from": "program", **more})
             (found[name],) = readings.readings([metric.model_dump(mode="json")], {}, False)
             self.recorder.define(name, found[name].columns)
-        self.said = Said(self.path, self.recorder, found, lambda *check: self.checks.append(check))
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.said = Said(
+            self.path,
+            self.recorder,
+            found,
+            lambda *check: self.checks.append(check),
+            lambda kind, wall_ns, mono_ns, data: self.events.append((kind, dict(data))),
+            "n1",
+            "case",
+        )
 
     def say(self, *lines: object) -> None:
         with self.path.open("ab") as file:
@@ -132,6 +154,37 @@ def test_what_a_program_says_becomes_steps_samples_and_checks(tmp_path: Path) ->
         "loss": (["step", "loss"], 3),
         "rate_hz": (["step", "rate_hz"], 1),
     }
+
+
+def test_where_a_program_is_follows_from_what_it_says(tmp_path: Path) -> None:
+    """A step, saving, and what comes behind the last step are waited for differently."""
+    heard = _Heard(tmp_path)
+    stamps = {"wall_ns": 5, "mono_ns": 4}
+    end = {"start_mono_ns": 0, "step_time_ns": 1, **stamps}
+    saved = {"saved": 0, "path": "step-0", "bytes": 9, "time_ns": 8, "digest": "d", **stamps}
+    seen = [heard.said.section]
+    for line in (
+        {"begin": 0, "of": 2},
+        {"end": 0, **end},
+        {"saving": 0, **stamps},
+        saved,
+        {"begin": 1, "of": 2},
+        {"end": 1, **end},
+    ):
+        heard.say(line)
+        heard.said.read()
+        seen.append(heard.said.section)
+    assert seen == [None, page.STEP, page.STEP, page.SAVE, page.STEP, page.STEP, page.CLOSE]
+    heard.said.close()
+    assert heard.checks == []
+    assert heard.events == [
+        (ev.FIRST_STEP, {"step": 0}),
+        (
+            ev.CHECKPOINT_COMMITTED,
+            {"step": 1, "digest": "d", "bytes": 9, "time_ns": 8, "path": "step-0", "engine": "program"},
+        ),
+    ]
+    assert heard.tables()["checkpoints"] == (["step", "checkpoint_time_ns", "checkpoint_bytes"], 1)
 
 
 def test_a_line_that_is_still_being_written_is_taken_when_it_ends(tmp_path: Path) -> None:

@@ -327,7 +327,7 @@ def test_nothing_of_a_campaign_but_its_shape_reaches_a_script() -> None:
         9,
         9,
         {"x": "'; ls"},
-        faults=(Fault("f", "k'", "k", 0, 1, "failed"),),
+        faults=(Fault("$(f)", "rank.kill", "k'", "failed", because="'; ls", params={"`p`": "$(q)"}),),
     )
     assert rendered(plan, tiny_site()) == text_of(
         plan.submissions[0], Plan((other,), plan.submissions), tiny_site()

@@ -73,7 +73,7 @@ PLAIN = (
     "plainvalue7x", "/plainvalue7x", "PLAINVALUE7X", "file:plainvalue7x", r"plainvalue7x(?P<value>\d)",
     r"plainvalue7x(?P<step>\d)",
 )  # fmt: skip
-OTHERS: tuple[Any, ...] = ("plain", "/plain", 1, 2, 3, 1.0, True, "mpi.halo", "1")
+OTHERS: tuple[Any, ...] = ("plain", "/plain", 1, 2, 3, 1.0, True, "mpi.halo", "1", "rank.kill")
 
 
 def minimal(annotation: Any, metadata: tuple[Any, ...] = ()) -> Any:
@@ -240,6 +240,7 @@ SITES: dict[str, dict[str, Any]] = {
     "slurm": _COMMON,
     "apptainer": {**_COMMON, "container": {"runtime": "apptainer", **_CONTAINER}},
     "pyxis": {**_COMMON, "container": {"runtime": "pyxis", **_CONTAINER}},
+    "staging": {**_COMMON, "kind": "staging", "power": {"command": ("prog", "{action}", "{node}")}},
     "several": {**_COMMON, "partitions": {"part": {"node": {"cpus": 4, "gpus": 2, "exclusive": True}}}},
 }
 TEMPLATES = sorted(
@@ -305,6 +306,7 @@ _HALO: dict[str, Any] = {"name": "g", "workload": "mpi.halo", "nodes": 2}
 _COMMAND: dict[str, Any] = {
     "name": "g", "workload": "command", "nodes": 2, "command": {"run": ("prog",), "success": {"output": ("ok",)}},
 }  # fmt: skip
+_FAULT = {"kind": "rank.kill", "target": {"rank": 0}, "at": {"step": 1}, "expect": "failed"}
 _BY_REGEX = {"name": "rate_per_s", "unit": "1/s", "regex": r"(?P<value>\d)"}
 _BY_KEY = {"name": "rate_per_s", "unit": "1/s", "key": "k", "coordinates": {"size": "1"}}
 
@@ -322,6 +324,7 @@ CAMPAIGNS: dict[str, dict[str, Any]] = {
     "mpi": _campaign(_COMMAND, world="mpi"),
     "by regex": _campaign(_COMMAND, metrics=(_BY_REGEX,)),
     "by key": _campaign(_COMMAND, metrics=(_BY_KEY,)),
+    "fault": _campaign({**_HALO, "faults": (_FAULT,)}),
 }
 # Compared with what there is, so that no other text gets as far as a script.
 KNOWN_NAMES = {
@@ -331,6 +334,8 @@ KNOWN_NAMES = {
     ("groups", 0, "after", 0): "names a group",
     ("groups", 0, "needs", 0): "names a group",
     ("groups", 0, "scaling", "grow"): "names a parameter of the workload",
+    ("groups", 0, "faults", 0, "kind"): "names a kind of fault",
+    ("groups", 0, "faults", 0, "instead"): "names a kind of fault",
     ("groups", 0, "gates", 0, "metric"): "names a metric",
     ("groups", 0, "gates", 0, "where", KEY): "names a column",
 }

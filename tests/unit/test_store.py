@@ -98,7 +98,7 @@ def test_a_foreign_and_a_newer_file_are_refused_with_what_to_do(tmp_path: Path) 
     with h5py.File(tmp_path / "r.h5", "r+") as file:
         file.attrs["schema_version"] = 99
     with pytest.raises(
-        StoreError, match="schema version 99, this harness reads \\[1, 2\\]; install a newer harness"
+        StoreError, match="schema version 99, this harness reads \\[1, 2, 3\\]; install a newer harness"
     ):
         Results(tmp_path / "r.h5")
 
@@ -109,9 +109,24 @@ def test_a_file_of_the_first_version_is_read_and_what_it_lacks_is_empty(tmp_path
         writer.table("cases", {**empty, "case_id": ["a"], "axes": ["{}"]})
     with h5py.File(tmp_path / "r.h5", "r+") as file:
         file.attrs["schema_version"] = 1
-        for table, column in ADDED[2]:
+        for table, column in (*ADDED[2], *ADDED[3]):
             del file[f"{table}/{column}" if column else table]
     with Results(tmp_path / "r.h5") as results:
         results.verify()
         assert [(c["case_id"], c["axes"], c["partition"]) for c in results.rows("cases")] == [("a", "", "")]
         assert results.rows("starts") == []
+
+
+def test_a_file_of_the_second_version_is_read_and_what_it_lacks_is_empty(tmp_path: Path) -> None:
+    with Writer(tmp_path / "r.h5", {}) as writer:
+        empty = {f.name: [""] if f.type == TEXT else [0] for f in TABLES["faults"]}
+        writer.table("faults", {**empty, "fault_id": ["f0"], "policy": ["requeue"], "blamed_wall_ns": [7]})
+    with h5py.File(tmp_path / "r.h5", "r+") as file:
+        file.attrs["schema_version"] = 2
+        for table, column in ADDED[3]:
+            del file[f"{table}/{column}" if column else table]
+    with Results(tmp_path / "r.h5") as results:
+        results.verify()
+        (fault,) = results.rows("faults")
+        assert (fault["fault_id"], fault["policy"], fault["blamed_wall_ns"]) == ("f0", "", 0)
+        assert [results.rows(name) for name in ("detections", "checkpoints", "digests")] == [[], [], []]

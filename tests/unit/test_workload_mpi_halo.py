@@ -56,20 +56,55 @@ def test_residual_and_grid_have_the_same_bits_on_any_number_of_ranks(world: int,
 
 @pytest.mark.parametrize("world", [pytest.param(3, marks=needs_mpi)])
 def test_a_restored_run_equals_an_uninterrupted_one_bit_for_bit(world: int, tmp_path: Path) -> None:
-    (tmp_path / str(SAVED)).mkdir()
-    plan = replace(PLAN, world=world, folder=str(tmp_path))
+    plan = replace(PLAN, world=world, folder=str(tmp_path / "checkpoints"))
     whole = start(replace(plan, save_at=SAVED), tmp_path / "whole")
     restored = start(replace(plan, first=SAVED), tmp_path / "restored")
     assert [""] * 2 * world == [r.error for r in (*whole, *restored)]
-    assert [[f"rank-{n}.npz"] for n in range(world)] == [r.files for r in whole]
+    assert [["manifest.json"] + [f"rank-{n}.npy" for n in range(world)]] * world == [r.files for r in whole]
     for w, r in zip(whole, restored, strict=True):
         later = [str(n) for n in range(SAVED, STEPS + 1)]
         assert [w.digests[n] for n in later] == [r.digests[n] for n in later]
         assert (w.results, w.checks) == (r.results, r.checks)
     behind = start(replace(plan, first=SAVED, change="lose_a_sweep"), tmp_path / "behind")
     assert not behind[0].checks[RESIDUAL]["passed"]
-    other = start(replace(plan, world=1, first=SAVED), tmp_path / "other")
-    assert "holds rows x columns of (13, 55), this rank has (37, 55)" in other[0].error
+
+
+@pytest.mark.parametrize(
+    ("saved", "world"), [pytest.param(*n, marks=needs_mpi) for n in ((3, 2), (2, 4), (4, 1))]
+)
+def test_another_number_of_ranks_goes_on_with_the_same_bits(saved: int, world: int, tmp_path: Path) -> None:
+    plan = replace(PLAN, folder=str(tmp_path / "checkpoints"))
+    whole = start(replace(plan, world=saved, save_at=SAVED), tmp_path / "whole")
+    restored = start(replace(plan, world=world, first=SAVED), tmp_path / "restored")
+    assert [""] * (saved + world) == [r.error for r in (*whole, *restored)]
+    assert [(saved, True)] * world == [
+        (r.restored["world"], r.restored["digest"] == r.restored["committed_digest"]) for r in restored
+    ]
+    assert (whole[0].results, whole[0].checks[GRID]) == (restored[0].results, restored[0].checks[GRID])
+    assert restored[0].checks[RESIDUAL]["passed"]
+    residuals = [[row["residual"] for row in r.tables["steps"]] for r in restored]
+    assert [mpi_halo.serial(PLAN.seed, ROWS, COLUMNS, STEPS)[0][SAVED:]] * world == residuals
+
+
+@pytest.mark.parametrize("world", [pytest.param(1, marks=needs_mpi)])
+def test_another_engine_than_its_own_is_refused(world: int, tmp_path: Path) -> None:
+    (report,) = start(replace(PLAN, folder=str(tmp_path / "c"), save_at=SAVED, engine="dcp"), tmp_path)
+    assert report.error == "ValueError: checkpoint engine 'dcp': mpi.halo has only its own; say engine: own"
+
+
+@pytest.mark.parametrize("world", [pytest.param(2, marks=needs_mpi)])
+def test_a_grid_that_is_one_sweep_off_after_a_restore_shows_in_state_and_answer(
+    world: int, tmp_path: Path
+) -> None:
+    """The negative control: only the grid is off, its count is right."""
+    plan = replace(PLAN, world=world, folder=str(tmp_path / "checkpoints"))
+    whole = start(replace(plan, save_at=SAVED), tmp_path / "whole")
+    restored = start(replace(plan, first=SAVED, change="sabotage_position"), tmp_path / "restored")
+    assert [r.error for r in (*whole, *restored)] == [""] * 2 * world
+    for w, r in zip(whole, restored, strict=True):
+        assert [n for n in range(SAVED, STEPS + 1) if w.digests[str(n)] == r.digests[str(n)]] == []
+    assert {name: c["passed"] for name, c in restored[0].checks.items()} == {RESIDUAL: False, GRID: False}
+    assert f"{STEPS} of {STEPS} steps compared, {STEPS} sweeps done" in restored[0].checks[RESIDUAL]["detail"]
 
 
 @pytest.mark.parametrize("world", [pytest.param(2, marks=needs_mpi)])

@@ -200,4 +200,4 @@ def test_importing_the_workloads_starts_no_thread_and_no_cuda() -> None:
 
 def test_the_state_is_empty(tmp_path: Path) -> None:
     workload = TorchAllReduce()
-    assert ([], digest.of(None)) == (workload.save(tmp_path), workload.state_digest())
+    assert digest.of(None) == workload.state_digest()

@@ -28,8 +28,7 @@ STEPS, SAVED = 6, 3
 
 
 def plan(folder: Path, world: int) -> Plan:
-    (folder / str(SAVED)).mkdir(parents=True, exist_ok=True)
-    return Plan("torch.train", PARAMS, STEPS, world, folder=str(folder))
+    return Plan("torch.train", PARAMS, STEPS, world, folder=str(folder / "checkpoints"))
 
 
 def losses(report: Report) -> list[float]:
@@ -44,19 +43,29 @@ def continues(whole: list[Report], restored: list[Report]) -> list[list[bool]]:
     ]
 
 
-@pytest.mark.parametrize(("world", "run"), [(3, fork_ranks), (2, start_ranks)], ids=["forked", "fresh"])
+FILES = {
+    "own": ["manifest.json", "rank-0.pt", "rank-1.pt", "rank-2.pt", "shared.pt"],
+    "torch.save": ["manifest.json", "rank-0.pt", "rank-1.pt", "shared.pt"],
+    "dcp": [".metadata", "__0_0.distcp", "__1_0.distcp", "__2_0.distcp", "manifest.json"],
+}
+
+
+@pytest.mark.parametrize(
+    ("world", "run", "engine"),
+    [(3, fork_ranks, "own"), (2, start_ranks, "torch.save"), (3, fork_ranks, "dcp")],
+    ids=["forked", "fresh", "dcp"],
+)
 def test_a_restored_run_equals_an_uninterrupted_one_bit_for_bit(
-    world: int, run: Callable[..., list[Report]], tmp_path: Path
+    world: int, run: Callable[..., list[Report]], engine: str, tmp_path: Path
 ) -> None:
     """Two ranks add a + b, whatever the order; three and more show whether the order is the same."""
-    base = plan(tmp_path, world)
+    base = replace(plan(tmp_path, world), engine=engine)
     whole = fork_ranks(base, tmp_path / "whole")
     broken = fork_ranks(replace(base, save_at=SAVED, stop_at=SAVED), tmp_path / "broken")
     restored = run(replace(base, first=SAVED), tmp_path / "restored")
     assert [""] * 3 * world == [r.error for r in (*whole, *broken, *restored)]
-    assert [["rank-0.pt", "model.pt"]] + [[f"rank-{n}.pt"] for n in range(1, world)] == [
-        r.files for r in broken
-    ]
+    assert [FILES[engine]] * world == [r.files for r in broken]
+    assert [r.digests[str(SAVED)] for r in broken] == [r.restored["digest"] for r in restored]
     assert [[True] * (STEPS - SAVED + 1)] * world == continues(whole, restored)
     for before, after, both in zip(broken, restored, whole, strict=True):
         assert losses(before) + losses(after) == losses(both)
@@ -76,7 +85,6 @@ def broken_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, list[Rep
     """An uninterrupted run of two ranks that left checkpoints of SAVED - 1 and SAVED steps behind."""
     folder = tmp_path_factory.mktemp("train")
     base = plan(folder, 2)
-    (folder / str(SAVED - 1)).mkdir()
     whole = fork_ranks(replace(base, save_at=SAVED), folder / "whole")
     fork_ranks(replace(base, save_at=SAVED - 1, stop_at=SAVED - 1), folder / "before")
     assert [r.error for r in whole] == ["", ""]
@@ -89,12 +97,12 @@ def random_state_not_restored(workload: TorchTrain) -> None:
 
 def stale_optimizer(workload: TorchTrain) -> None:
     """The optimizer of the checkpoint before."""
-    model = Path(FOLDER[0], str(SAVED - 1), "model.pt")
+    model = Path(FOLDER[0], f"step-{SAVED - 1:08d}.0.0", "shared.pt")
     workload.optimizer.load_state_dict(torch.load(model, weights_only=True)["optimizer"])
 
 
 def stale_parameters(workload: TorchTrain) -> None:
-    model = Path(FOLDER[0], str(SAVED - 1), "model.pt")
+    model = Path(FOLDER[0], f"step-{SAVED - 1:08d}.0.0", "shared.pt")
     workload.model.load_state_dict(torch.load(model, weights_only=True)["model"])
 
 
@@ -158,21 +166,22 @@ def test_the_loss_is_a_mean_over_ranks_and_falls(tmp_path: Path) -> None:
     assert {PARAMS["batch"] * PARAMS["sequence"]} == {row["tokens"] for row in reports[0].tables["steps"]}
 
 
-def test_a_checkpoint_is_not_written_over_and_not_read_by_another_world(
+def test_a_checkpoint_is_not_read_by_another_world(
     broken_run: tuple[Plan, list[Report]], tmp_path: Path
 ) -> None:
     base, _ = broken_run
-    (again,) = fork_ranks(replace(base, world=1, save_at=SAVED, stop_at=SAVED), tmp_path / "again")
-    assert "FileExistsError" in again.error
     (alone,) = fork_ranks(replace(base, world=1, first=SAVED), tmp_path / "alone")
-    assert "saved by rank 0 of 2, this is rank 0 of 1" in alone.error
+    assert (
+        "saved by 2 ranks, this world has 1, and this workload's state cannot be divided anew: restore as many"
+        in alone.error
+    )
 
 
 def test_a_checkpoint_holds_only_tensors_and_plain_values(broken_run: tuple[Plan, list[Report]]) -> None:
-    folder = Path(broken_run[0].folder, str(SAVED))
+    folder = Path(broken_run[0].folder, f"step-{SAVED:08d}.0.0")
     own = torch.load(folder / "rank-1.pt", weights_only=True)
     assert {k: own[k] for k in ("rank", "world", "position")} == {"rank": 1, "world": 2, "position": SAVED}
-    assert {"model", "optimizer"} == set(torch.load(folder / "model.pt", weights_only=True))
+    assert {"model", "optimizer"} == set(torch.load(folder / "shared.pt", weights_only=True))
 
 
 def test_a_batch_depends_on_seed_rank_and_position_alone() -> None:
@@ -181,10 +190,9 @@ def test_a_batch_depends_on_seed_rank_and_position_alone() -> None:
         workload.context = FakeContext(rank, 4, PARAMS, 1, seed=seed)
         workload.batch, workload.sequence, workload.vocabulary = 4, 16, 32
         workload.device = torch.device("cpu")
-        inputs, targets = workload.batch_at(position)
-        assert inputs.shape == targets.shape == (4, 16)
-        assert torch.equal(inputs[:, 1:], targets[:, :-1])
-        return inputs.tolist()
+        tokens = workload.tokens_at(position)
+        assert tokens.shape == (4, 17)
+        return tokens.tolist()
 
     places = [(7, 0, 0), (7, 1, 0), (7, 0, 1), (8, 0, 0)]
     first = [batch(*place) for place in places]
@@ -196,3 +204,32 @@ def test_a_batch_depends_on_seed_rank_and_position_alone() -> None:
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match="width = 32 is not a multiple of heads = 3"):
         TorchTrain().setup(FakeContext(0, 1, {**PARAMS, "heads": 3}, 1))
+
+
+@pytest.mark.parametrize("what", TorchTrain.controls)
+def test_a_negative_control_shows_in_the_answer(
+    what: str, broken_run: tuple[Plan, list[Report]], tmp_path: Path
+) -> None:
+    base, whole = broken_run
+    restored = fork_ranks(replace(base, first=SAVED), tmp_path, lambda workload: workload.sabotage(what))
+    assert [r.error for r in restored] == ["", ""]
+    assert [[False] * (STEPS - SAVED + 1)] * 2 == continues(whole, restored)
+    assert [
+        w.results["params_digest"] == r.results["params_digest"] for w, r in zip(whole, restored, strict=True)
+    ] == [
+        False,
+        False,
+    ]
+
+
+def test_a_batch_has_a_number_of_its_content_on_each_rank_and_at_each_step(
+    broken_run: tuple[Plan, list[Report]], tmp_path: Path
+) -> None:
+    """Also when its position is off: what counts is what was consumed."""
+    base, whole = broken_run
+    numbers = [[row["batch_id"] for row in r.tables["steps"]] for r in whole]
+    assert len({n for column in numbers for n in column}) == 2 * STEPS
+    assert all(0 <= n < 1 << 63 for column in numbers for n in column)
+    ahead = fork_ranks(replace(base, first=SAVED), tmp_path, lambda workload: workload.sabotage("position"))
+    shifted = [[row["batch_id"] for row in r.tables["steps"]] for r in ahead]
+    assert [column[:-1] for column in shifted] == [column[SAVED + 1 :] for column in numbers]

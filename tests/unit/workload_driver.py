@@ -39,6 +39,7 @@ class FakeContext:
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     checks: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+    collectives: int = 0
 
     @property
     def local_rank(self) -> int:
@@ -55,6 +56,10 @@ class FakeContext:
         assert name not in self.results
         self.results[name] = value
 
+    def collective(self, call: Callable[[], Any]) -> Any:
+        self.collectives += 1
+        return call()
+
 
 @dataclass
 class Report:
@@ -63,7 +68,8 @@ class Report:
     error: str = ""
     context: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)  # of the live state, by number of finished steps
-    files: list[str] = field(default_factory=list)  # that it saved
+    files: list[str] = field(default_factory=list)  # of the checkpoint that was saved
+    restored: dict[str, Any] = field(default_factory=dict)  # what was
 
     @property
     def checks(self) -> dict[str, dict[str, Any]]:
@@ -80,7 +86,7 @@ class Report:
 
 @dataclass
 class Plan:
-    """What a rank does: restore from ``folder``/first, if any; save into ``folder``/save_at."""
+    """What a rank does: if ``first``, restore the newest checkpoint in ``folder``; save there after ``save_at``."""
 
     workload: str
     params: dict[str, Any]
@@ -89,7 +95,8 @@ class Plan:
     first: int = 0
     save_at: int = -1
     stop_at: int = -1  # ends without close, as a killed rank does
-    folder: str = ""
+    folder: str = ""  # of checkpoints
+    engine: str = "own"
     seed: int = 7
     change: str = ""  # name of a CHANGES entry, for ranks that a closure cannot reach
 
@@ -104,17 +111,25 @@ def lose_a_sweep(workload: Any) -> None:
     workload.sweeps -= 1
 
 
+def sabotage_position(workload: Any) -> None:
+    """A negative control of the workload's own."""
+    workload.sabotage("position")
+
+
 def fail_on_rank_1(workload: Any) -> None:
     """Rank 1 raises while the others wait for it."""
     if workload.context.rank == 1:
         raise RuntimeError("rank 1 fails on purpose")
 
 
-CHANGES: dict[str, Change] = {f.__name__: f for f in (skip_exchange, lose_a_sweep, fail_on_rank_1)}
+CHANGES: dict[str, Change] = {
+    f.__name__: f for f in (skip_exchange, lose_a_sweep, sabotage_position, fail_on_rank_1)
+}
 
 
 def run_rank(plan: Plan, rank: int, change: Change | None = None) -> Report:
     """The loop: setup, perhaps restore, steps, perhaps save, close."""
+    from harness.runtime.checkpoint import Checkpoints
     from harness.workloads import create
 
     context = FakeContext(rank, plan.world, plan.params, plan.steps, seed=plan.seed)
@@ -122,8 +137,11 @@ def run_rank(plan: Plan, rank: int, change: Change | None = None) -> Report:
     try:
         workload = create(plan.workload)
         workload.setup(context)
+        checkpoints = Checkpoints(
+            workload, Path(plan.folder), None, rank, plan.world, plan.first, 0, keep=9, engine=plan.engine
+        )
         if plan.first:
-            workload.restore(Path(plan.folder, str(plan.first)))
+            report.restored = asdict(checkpoints.restore())
         if change or plan.change:
             (change or CHANGES[plan.change])(workload)
         report.digests[str(plan.first)] = workload.state_digest()
@@ -135,8 +153,10 @@ def run_rank(plan: Plan, rank: int, change: Change | None = None) -> Report:
             context.record("steps", {"step": step, "step_time_ns": elapsed_ns, **values})
             report.digests[str(step + 1)] = workload.state_digest()
             if step + 1 == plan.save_at:
-                report.files = [p.name for p in workload.save(Path(plan.folder, str(plan.save_at)))]
-                workload.barrier()
+                folder = Path(plan.folder, checkpoints.save(step + 1).path)
+                report.files = sorted(
+                    p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()
+                )
             if step + 1 == plan.stop_at:
                 break
         else:

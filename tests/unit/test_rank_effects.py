@@ -1,0 +1,111 @@
+"""Whether a fault that a rank did to itself landed: the second view, by its process and its page."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.model import fault as model
+from harness.runtime import page, rank_effects
+from harness.runtime.detect import View
+from harness.runtime.rank_effects import ENDS, STILL_S, Effects
+
+
+class Watched:
+    """One rank as the supervisor knows it, and a clock that stands still unless told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.rank = SimpleNamespace(
+            view=View(page.RUNNING, 7, 6, 50, 13, page.STEP), ended=False, status="", words=""
+        )
+        monkeypatch.setattr(rank_effects.time, "monotonic", lambda: self.now)
+
+    def struck(self, kind: str, duration_s: float = 0.0) -> Effects:
+        self.run: Any = SimpleNamespace(ranks=[None, self.rank], felt=set())
+        run = self.run
+        return Effects(run, 1, kind, duration_s)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_what_ends_a_rank_is_seen_when_its_process_has_ended(kind: str, watched: Watched) -> None:
+    effects = watched.struck(kind)
+    watched.now += 60
+    assert effects.seen() is None
+    watched.rank.ended, watched.rank.status, watched.rank.words = True, "-9", "w" * 300
+    assert effects.seen() == {"process": "ended", "status": "-9", "expected": ENDS[kind], "words": "w" * 200}
+
+
+@pytest.mark.parametrize("kind", ["rank.freeze", "rank.pause"])
+def test_what_stops_a_rank_is_seen_when_the_kernel_says_so(kind: str, watched: Watched) -> None:
+    effects = watched.struck(kind, 2.0)
+    watched.now += 60
+    assert effects.seen() is None
+    watched.rank.view.stopped_s = 0.25
+    assert effects.seen() == {"kernel": "stopped", "for_s": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("kind", "duration_s", "still_s"),
+    [("rank.hang", 0.0, STILL_S), ("rank.slow_step", 0.5, 0.3), ("storage.slow", 9.0, STILL_S)],
+)
+def test_what_holds_a_rank_up_is_seen_when_nothing_moves(
+    kind: str, duration_s: float, still_s: float, watched: Watched
+) -> None:
+    effects = watched.struck(kind, duration_s)
+    watched.now += still_s * 0.9
+    assert effects.seen() is None
+    watched.rank.view.sequence += 1  # it still moved
+    watched.now += still_s * 0.9
+    assert effects.seen() is None
+    watched.now += still_s + 0.001
+    seen = effects.seen()
+    assert seen == {"stands_still_s": round(still_s, 2), "step": 7, "section": "step"}
+
+
+def test_a_livelock_is_seen_by_tries_that_finish_nothing(watched: Watched) -> None:
+    effects = watched.struck("rank.livelock")
+    watched.rank.view.sequence += 9
+    assert effects.seen() is None
+    watched.rank.view.sequence += 1
+    assert effects.seen() == {"tries": 10, "finished": 6}
+    watched.rank.view.finished += 1
+    assert effects.seen() is None
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "rank.skip_collective", "rank.reorder_collective", "control.random_state", "control.position",
+        "control.stale_optimizer",
+    ],
+)  # fmt: skip
+def test_of_what_only_consequences_show_the_rank_has_said_that_it_came_to_it(
+    kind: str, watched: Watched
+) -> None:
+    assert watched.struck(kind).seen() == {"said": "the rank published that it did it", "step": 7}
+
+
+def test_a_full_disk_is_seen_when_a_checkpoint_could_not_be_written(watched: Watched) -> None:
+    effects = watched.struck("storage.full")
+    assert effects.seen() is None
+    watched.run.felt.add(1)
+    assert effects.seen() == {"said": "the rank could not write its part of a checkpoint"}
+
+
+def test_every_kind_of_a_rank_can_be_seen(watched: Watched) -> None:
+    watched.rank.ended = True
+    watched.rank.view.stopped_s = 1.0
+    for kind in (k for k, v in model.KINDS.items() if v.where == model.RANK and k != "rank.livelock"):
+        watched.now = 100.0
+        effects = watched.struck(kind)
+        watched.run.felt.add(1)
+        watched.now = 200.0
+        assert effects.seen() is not None, kind
