@@ -7,6 +7,7 @@ find it again. Standard library only.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import re
 from collections.abc import Sequence
@@ -24,18 +25,18 @@ def lease_name(hit: Hit) -> str:
     return re.sub(r"[^A-Za-z0-9._:/+-]", "-", f"{hit.job_id or 'job'}.{hit.lease}")[:128]
 
 
-class Leased:
+class Leased(abc.ABC):
     """What these kinds have in common. A kind says what to ask, and what else must be seen."""
 
     unsaid_s = LONGEST_S  # how long it lasts where the campaign does not say; healed when the case has ended
 
+    @abc.abstractmethod
     def arguments(self, hit: Hit) -> Sequence[str]:
         """KIND and its options, as ``harness cluster fault`` takes them."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def seen(self, tools: Tools, hit: Hit) -> dict[str, Any] | None:
         """The effect as somebody else than the daemon sees it, or None: not yet."""
-        raise NotImplementedError
 
     async def inject(self, tools: Tools, hit: Hit) -> dict[str, Any]:
         """Ask for the lease; asking again for one that is there changes nothing."""

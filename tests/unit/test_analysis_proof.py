@@ -273,3 +273,14 @@ def test_a_fault_that_leaves_nothing_outside_the_job_needs_no_healing(tmp_path: 
     found = judged(campaign, tmp_path)
     assert found.verdict is Verdict.PASS
     assert "pass: fault f0 (rank.kill on rank 1) requested, observed; recovered in 9.00 s" in found.evidence
+
+
+def test_damage_that_no_restore_met_is_invalid(tmp_path: Path) -> None:
+    campaign = factory.small()
+    expect(campaign, "recovered", "checkpoint.flip_bit").update(target="the job")
+    found = judged(campaign, tmp_path)
+    words = "was done, but no restore met the damage: nothing was refused after it"
+    assert (found.verdict, found.why) == (
+        Verdict.INVALID,
+        f"fault f0 (checkpoint.flip_bit on the job) {words}",
+    )

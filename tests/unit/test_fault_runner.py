@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.model import event as ev
+from harness.model.attempt import Attempt
 from harness.model.case import Case, Fault
 from harness.rundir import RunDir, append_line
 from harness.runtime.fault_runner import FaultRunner
@@ -49,3 +51,21 @@ def test_what_may_strike_is_told_by_what_is_on_record(
     struck: dict[str, int], attempt: int, numbers: tuple[int, ...], tmp_path: Path
 ) -> None:
     assert armed(tmp_path, attempt, **struck) == numbers
+
+
+def test_a_fault_during_recovery_hits_the_nodes_of_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = Fault("e", "node.power_off", "node.power_off", "recovered", node=1, at_event="recovery.begin")
+    case = replace(CASE, faults=(again,))
+    ended = Attempt("c", 0, "0000", "12", 0, 0, ("n1", "n2"), (), ("n1", "n2"), 0, 0)
+    run = RunDir(tmp_path)
+    run.job("0000").mkdir(parents=True)
+    links = SimpleNamespace(live=lambda: ["n1", "n3", "n4"])
+    supervisor: Any = SimpleNamespace(run=run, job=SimpleNamespace(key="0000"), links=links)
+    runner = FaultRunner(supervisor)
+    struck: list[Attempt] = []
+    monkeypatch.setattr(runner, "_strike", lambda case, attempt, fault: struck.append(attempt))
+    monkeypatch.setattr(runner, "_begin", lambda work: None)
+    runner.moment(case, ended)
+    assert [(a.nodes, a.rank_nodes) for a in struck] == [(("n1", "n3"), ("n1", "n3"))]
