@@ -7,7 +7,8 @@ from typing import Protocol
 
 from harness.fault_means import nearest, why_not
 from harness.model import fault as model
-from harness.model.campaign import COMMAND, FaultSpec, Group
+from harness.model.campaign import COMMAND, Group
+from harness.model.campaign_faults import FaultSpec
 from harness.model.case import IN_PLACE
 from harness.model.fields import NOTHING, Finding, did_you_mean
 from harness.model.site import Site

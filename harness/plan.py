@@ -13,7 +13,8 @@ from typing import Any
 
 from harness import strikes
 from harness.model import axes as sweep
-from harness.model.campaign import Campaign, FaultSpec, Group
+from harness.model.campaign import Campaign, Group
+from harness.model.campaign_faults import FaultSpec
 from harness.model.case import Case, Gate, Param, Plan, Policy, content_id
 from harness.model.site import Site
 from harness.packing import PlanError as PlanError

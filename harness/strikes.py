@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.fault_means import why_not
-from harness.model.campaign import FaultSpec, Group
+from harness.model.campaign import Group
+from harness.model.campaign_faults import FaultSpec
 from harness.model.case import Case, Fault, content_id
 from harness.model.fault import MOMENTS, RECOVERY
 from harness.model.site import Site

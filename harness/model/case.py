@@ -53,7 +53,7 @@ class Case:
     max_restarts: int = 0
     spares: int = 0  # nodes that its job has beyond `nodes`, to replace lost ones
     shrink: bool = False  # goes on with fewer ranks when no spare is left
-    detection: Mapping[str, float] = field(default_factory=dict)  # harness.model.campaign.Detection
+    detection: Mapping[str, float] = field(default_factory=dict)  # harness.model.campaign_faults.Detection
     gates: tuple[Gate, ...] = ()
     twin: str = ""  # case_id of the undisturbed run whose answer this one must equal
     is_twin: bool = False  # planned only because a faulted case needs it

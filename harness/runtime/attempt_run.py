@@ -30,7 +30,7 @@ from harness.workloads import launcher_of
 if TYPE_CHECKING:
     from harness.runtime.supervisor import Supervisor
 
-# As harness.model.campaign.Detection has it, for cases that were planned before there was one.
+# As harness.model.campaign_faults.Detection has it, for cases that were planned before there was one.
 DETECTION = {"lease_s": 5.0, "frozen_s": 1.0, "step_s": 10.0, "checkpoint_s": 60.0, "start_s": 120.0}
 SAVE_S = 15.0  # what a last checkpoint may take: Slurm kills 30 s after SIGTERM, unless told otherwise
 SAVE_AHEAD_S = 0.4  # how far ahead of the ranks the step of the last checkpoint lies
