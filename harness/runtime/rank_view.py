@@ -13,6 +13,8 @@ _LOST_A_PEER = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|[Rr]ead error|peer|gloo|NCCL|MPI_ERR|MPIX?_Err|[Tt]imed out"
 )
 TOGETHER_NS = 250_000_000  # ends this close may have been noticed in the wrong order
+CULPRIT_S, ONLY_VICTIMS_S = 0.01, 0.1
+_VICTIM = 2
 
 
 @dataclass
@@ -51,10 +53,19 @@ def culprit(ranks: Sequence[RankView]) -> int | None:
     return min(early, key=lambda n: (_likely(ranks[n]), ranks[n].ended_wall_ns, ranks[n].ended_order))
 
 
+def blame_s(ranks: Sequence[RankView]) -> float:
+    """How long after the first rank failed it is waited for word of others, in seconds.
+
+    Longer while all that were heard of tell that they lost a peer: that peer has not been heard of yet.
+    """
+    found = culprit(ranks)
+    return ONLY_VICTIMS_S if found is None or _likely(ranks[found]) == _VICTIM else CULPRIT_S
+
+
 def _likely(rank: RankView) -> int:
     if rank.state == page.UNRECORDED or (rank.words and not _LOST_A_PEER.search(rank.words)):
         return 0
-    return 1 if rank.fell_silent else 2
+    return 1 if rank.fell_silent else _VICTIM
 
 
 def exit_words(rank: RankView) -> str:

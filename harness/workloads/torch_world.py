@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +29,33 @@ from harness.workloads.api import RankContext, WrongWorldSize
 # collective. When DDP's Reducer goes last it destroys the group with the GIL held: of runs with four ranks
 # on two cores one in ten hung so, after their last step (seen in gdb; known as pytorch issue 56297).
 _KEPT: list[object] = []
+
+
+_KNOCK_S = 0.002
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
+
+
+def _await_store(address: str, port: int, timeout_s: float) -> None:
+    """Wait until rank 0's store answers. torch itself backs off by up to a second, which is most of a restart.
+
+    Whoever comes too early and whoever never finds it are left to torch, which says what is wrong.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as knock:
+            # On its own host a socket can meet itself, where nobody listens: it must not keep the port from rank 0.
+            knock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            knock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            knock.settimeout(1.0)
+            try:
+                knock.connect((address, port))
+                if knock.getsockname() != knock.getpeername():
+                    return
+            except socket.gaierror:
+                return
+            except OSError:  # nobody is there yet
+                pass
+        time.sleep(_KNOCK_S)
 
 
 class TorchWorld:
@@ -42,16 +72,20 @@ class TorchWorld:
             WrongWorldSize: the group has another size, or this rank another number, than was started.
         """
         self.context = context
-        torch.set_num_threads(1)  # one core a rank; also keeps sums in one order
+        # One core a rank unless the case says otherwise; one thread also keeps sums in one order.
+        torch.set_num_threads(int(os.environ.get("HARNESS_TORCH_THREADS", "1")))
         if context.device == "cuda":
             torch.cuda.set_device(context.local_rank)
             self.device = torch.device("cuda", context.local_rank)
         else:
             self.device = torch.device("cpu")
         self._wire = self.device if context.backend == "nccl" else torch.device("cpu")
+        timeout_s = float(os.environ.get("HARNESS_COLLECTIVE_TIMEOUT_S", "60"))
+        if context.rank:
+            _await_store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout_s)
         dist.init_process_group(
             context.backend,
-            timeout=timedelta(seconds=float(os.environ.get("HARNESS_COLLECTIVE_TIMEOUT_S", "60"))),
+            timeout=timedelta(seconds=timeout_s),
             device_id=self.device if context.backend == "nccl" else None,
         )
         _KEPT.extend((self, dist.group.WORLD))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.runtime import page
-from harness.runtime.rank_view import RankView, culprit
+from harness.runtime.rank_view import CULPRIT_S, ONLY_VICTIMS_S, RankView, blame_s, culprit
 
 GLOO = "RuntimeError: Connection closed by peer [10.0.0.2]:4711"
 
@@ -33,3 +33,18 @@ DONE = RankView(state=page.DONE, ended=True, ended_wall_ns=1)
 )
 def test_who_is_blamed(ranks: list[RankView], number: int | None) -> None:
     assert culprit(ranks) == number
+
+
+@pytest.mark.parametrize(
+    ("ranks", "wait_s"),
+    [
+        ([rank(30), ALIVE], CULPRIT_S),
+        ([rank(20, "ValueError: no", page.FAILED), ALIVE], CULPRIT_S),
+        ([rank(20, GLOO, page.FAILED), ALIVE], ONLY_VICTIMS_S),  # whom it lost was not heard of yet
+        ([rank(20, GLOO, page.FAILED), rank(30)], CULPRIT_S),
+    ],
+)
+def test_word_of_others_is_waited_for_longer_while_only_victims_were_heard_of(
+    ranks: list[RankView], wait_s: float
+) -> None:
+    assert blame_s(ranks) == wait_s
