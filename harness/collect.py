@@ -1,49 +1,44 @@
 """Run folder -> results.h5. Reads everything, aggregates nothing, and says by name what is missing.
 
-Needs neither Slurm nor the job's programs; it can be run again at any time.
+Needs neither Slurm nor the job's programs; it can be run again at any time, also while the run goes on. It goes case by
+case and keeps no samples, so its memory does not grow with them. The file is a new one each time, put in the place of
+the old one when it is whole.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness import __version__, arrival, collect_faults, collect_proofs, ledger, twins
+from harness import __version__, arrival, collect_faults, collect_proofs, collect_streams, ledger, twins
 from harness.model import attempt as at
 from harness.model import event as ev
 from harness.model.attempt import Attempt
 from harness.model.case import Case, Plan
 from harness.model.event import Event
 from harness.rundir import RunDir, read_lines
-from harness.runtime.recorder import RankStream, read_stream
-from harness.store import TABLES, Writer, samples_of
+from harness.store import TABLES, StoreError, Writer, samples_of
+from harness.streams import RankRecords
 
-
-@dataclass
-class Clock:
-    """Offset of a rank's monotonic clock to the time since the epoch, by one pair read together."""
-
-    offset_ns: int
-
-    def wall(self, mono_ns: int) -> int:
-        """Wall time of a monotonic one."""
-        return mono_ns + self.offset_ns
+WAIT_S = 600.0  # for another `collect` of the same run
 
 
 @dataclass
 class Collected:
-    """All rows, before they are written."""
+    """All rows of fixed tables, before they are written; samples go to the file at once."""
 
+    writer: Writer
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in TABLES})
-    samples: dict[tuple[str, str], dict[str, list[Any]]] = field(default_factory=dict)
     facts: dict[tuple[str, str], dict[str, dict[str, str]]] = field(default_factory=dict)
     nodes: dict[str, int] = field(default_factory=dict)
     problems: dict[str, list[str]] = field(
@@ -66,18 +61,52 @@ def collect(run: RunDir) -> Path:
 
     Raises:
         RunFolderError: this is no run folder.
-        StoreError: two definitions of one metric, or the file could not be verified after writing.
-        OSError: the file cannot be written.
+        StoreError: two definitions of one metric, the file could not be verified after writing, or another
+            ``collect`` of the run does not end.
+        OSError: the file cannot be written; the one that was there stays.
     """
     plan = run.read_plan()
-    identity, site = run.read_identity(), run.read_site()
+    with _alone(run), Writer(run.results, _attributes(run, plan)) as writer:
+        out = Collected(writer, cached=twins.cached(run))
+        _collect(run, plan, out)
+        for name, fields in TABLES.items():
+            writer.table(name, {f.name: [row[f.name] for row in out.rows[name]] for f in fields})
+    return run.results
+
+
+@contextlib.contextmanager
+def _alone(run: RunDir) -> Iterator[None]:
+    """One at a time: of two, the one that began last has seen more, so its file must be the last put in place."""
+    descriptor = os.open(run.collecting, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        end = time.monotonic() + WAIT_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise StoreError(
+                        f"{run.path}: another `harness collect` of this run has not ended within {WAIT_S:.0f} s; "
+                        "end it, or wait for it"
+                    ) from None
+                time.sleep(0.1)
+            except OSError:
+                break  # a file system without locks: both files are whole, and a later collect has all
+            else:
+                break
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _collect(run: RunDir, plan: Plan, out: Collected) -> None:
+    identity = run.read_identity()
     known = ledger.read(run)
-    out = Collected(cached=twins.cached(run))
     current = known.current(plan)
     events: list[Event] = [Event.from_json(line) for line in read_lines(run.driver_events)]
     attempts: dict[str, list[Attempt]] = {c.case_id: [] for c in plan.cases}
     endings: dict[str, Mapping[str, Any]] = {}
-    progress: dict[tuple[str, int], dict[int, list[tuple[int, int]]]] = {}
+    progress: dict[tuple[str, int], dict[int, Sequence[tuple[int, int]]]] = {}
     _jobs(run, plan, known, identity, out)
     _starts(run, out)
     events += _of_driver(run)
@@ -95,12 +124,17 @@ def collect(run: RunDir) -> Path:
             for (case_id, _), attempt in sorted(newest.items(), key=lambda item: (item[0][1], item[0][0])):
                 attempts[case_id].append(attempt)
     for case in plan.cases:
-        for attempt in attempts[case.case_id]:
-            _attempt(run, case, attempt, len(out.rows["cases"]), out, events, progress)
-        ending = endings.get(case.case_id)
-        begun = bool(attempts[case.case_id])
-        unsettled = arrival.unsettled(run, known, current, case.case_id, ending, begun=begun)
-        _case(case, attempts[case.case_id], ending, known, plan, unsettled, out)
+        mine, ending = attempts[case.case_id], endings.get(case.case_id)
+        for attempt in mine:
+            running = (
+                not attempt.outcome
+                and attempt is mine[-1]
+                and ending is None
+                and attempt.job_key not in known.ended
+            )
+            _attempt(run, case, attempt, len(out.rows["cases"]), out, events, progress, running=running)
+        unsettled = arrival.unsettled(run, known, current, case.case_id, ending, begun=bool(mine))
+        _case(case, mine, ending, known, plan, unsettled, out)
     events = [e if e.kind == ev.TWIN_CACHED else replace(e, host=out.host(e.host, e.case_id)) for e in events]
     events.sort(key=lambda e: e.wall_ns)
     _events(events, out)
@@ -109,18 +143,16 @@ def collect(run: RunDir) -> Path:
         of_case.setdefault(event.case_id, []).append(event)
     silent = [e for e in events if e.kind == ev.NODE_SILENT and not e.case_id]
     for case in plan.cases:
-        mine = of_case.get(case.case_id, [])
-        faults, detections = collect_faults.rows(case, attempts[case.case_id], mine, silent, progress)
+        of_this = of_case.get(case.case_id, [])
+        faults, detections = collect_faults.rows(case, attempts[case.case_id], of_this, silent, progress)
         out.rows["faults"] += faults
         out.rows["detections"] += detections
-        out.rows["checkpoints"] += collect_proofs.checkpoints(mine)
-        out.rows["digests"] += collect_proofs.digests(mine)
+        out.rows["checkpoints"] += collect_proofs.checkpoints(of_this)
+        out.rows["digests"] += collect_proofs.digests(of_this)
     facts = _node_facts(events)
     out.rows["nodes"] = [
         {"name": name, "facts": json.dumps(facts.get(name, {}), sort_keys=True)} for name in out.nodes
     ]
-    _write(run, identity, site, out)
-    return run.results
 
 
 def _jobs(run: RunDir, plan: Plan, known: ledger.Ledger, identity: Mapping[str, Any], out: Collected) -> None:
@@ -186,6 +218,7 @@ _DRIVER_EVENTS = {
     ledger.AGAIN: ev.JOB_AGAIN,
     ledger.SUSPECT: ev.NODE_SUSPECTED,
     ledger.JUDGED: ev.GROUP_JUDGED,
+    ledger.WEIGHED: ev.REPEATS_WEIGHED,
     ledger.DEFERRED: ev.SUBMISSION_DEFERRED,
 }
 
@@ -205,69 +238,50 @@ def _attempt(
     case_row: int,
     out: Collected,
     events: list[Event],
-    progress: dict[tuple[str, int], dict[int, list[tuple[int, int]]]],
+    progress: dict[tuple[str, int], dict[int, Sequence[tuple[int, int]]]],
+    *,
+    running: bool,
 ) -> None:
     row = len(out.rows["attempts"])
     folder = run.attempt(attempt.job_key, case.case_id, attempt.folder)
-    expected = {s.node: s for s in attempt.streams}
+    problems = out.problems[case.case_id]
     steps: set[str] = set()
     restored, first = -1, 0
     ranks_read: set[int] = set()
-    nodes = list(expected) or (list(attempt.nodes[: case.nodes]) if folder.is_dir() else [])
-    for node in nodes:
-        path = folder / f"{node}.stream"
-        said = expected.get(node)
-        data = path.read_bytes() if path.exists() else b""
-        ranks, damage, frames = read_stream(data)
-        want_bytes = said.bytes if said is not None else None
-        want_records = said.records if said is not None else None
-        status, detail = _stream_status(path.exists(), data, want_bytes, frames, len(damage))
-        if said is not None and said.problem:
-            detail = f"{detail}; {said.problem}".removeprefix("; ")
-            if status == "complete":  # of what its agent recorded itself, some is missing
-                out.problems[case.case_id].append(f"records of {node} in attempt {attempt.index}: {detail}")
-        out.rows["streams"].append(
-            {
-                "case_id": case.case_id,
-                "attempt": attempt.index,
-                "node": node,
-                "path": str(path.relative_to(run.path)),
-                "status": status,
-                "bytes": len(data),
-                "expected_bytes": -1 if want_bytes is None else want_bytes,
-                "records": frames,
-                "expected_records": -1 if want_records is None else want_records,
-                "detail": detail,
-            }
-        )
-        if status not in ("complete", "gap"):
-            out.problems[case.case_id].append(
-                f"stream of {node} in attempt {attempt.index} is {status}: {detail}"
+    for found in collect_streams.of_attempt(folder, case, attempt, running=running):
+        if found.expected is not None and found.expected.problem:
+            found = replace(found, detail=f"{found.detail}; {found.expected.problem}".removeprefix("; "))
+            if found.status == collect_streams.COMPLETE:  # of what its agent recorded itself, some is missing
+                problems.append(f"records of {found.node} in attempt {attempt.index}: {found.detail}")
+        out.rows["streams"].append(found.row(case, attempt, run.path))
+        if found.status not in collect_streams.WHOLE and found.node in attempt.nodes:
+            problems.append(
+                f"stream of {found.node} in attempt {attempt.index} is {found.status}: {found.detail}"
             )
-        for number, stream in ranks.items():
-            for problem in stream.problems:
-                out.problems[case.case_id].append(f"rank {number} in attempt {attempt.index}: {problem}")
-            if attempt.outcome == at.COMPLETED and not stream.closed:
-                out.problems[case.case_id].append(
-                    f"rank {number} in attempt {attempt.index} did not close its records"
-                )
+        for number, records in found.content.ranks.items():
+            for problem in records.problems:
+                problems.append(f"rank {number} in attempt {attempt.index}: {problem}")
+            if attempt.outcome == at.COMPLETED and not records.closed:
+                problems.append(f"rank {number} in attempt {attempt.index} did not close its records")
             ranks_read.add(number)
-            events += stream.events
-            _samples(case, case_row, row, number, node, stream, out)
-            for event in stream.events:
+            events += records.events
+            _samples(case, case_row, row, number, found.node, records, out)
+            for event in records.events:
                 if event.kind == ev.RANK_STARTED and event.data.get("slurm_step_id"):
                     steps.add(f"{event.data.get('slurm_job_id', '')}.{event.data['slurm_step_id']}")
                 elif event.kind == ev.CHECKPOINT_RESTORED:
                     restored = first = max(restored, int(event.data["step"]))
                 elif event.kind == ev.TELEMETRY_ABSENT:
-                    fact = {"node": node, "what": event.data["what"], "reason": event.data["reason"]}
+                    fact = {"node": found.node, "what": event.data["what"], "reason": event.data["reason"]}
                     if fact not in out.rows["telemetry_absent"]:
                         out.rows["telemetry_absent"].append(fact)
-            if number >= 0 and ("steps" in stream.columns or "progress" in stream.columns):
-                progress.setdefault((case.case_id, attempt.index), {})[number] = _progress(stream)
+            # A case without faults needs none; a program may inject its own.
+            if number >= 0 and (case.faults or case.command is not None):
+                if (far := collect_streams.progress(records)) is not None:
+                    progress.setdefault((case.case_id, attempt.index), {})[number] = far
     missing = sorted(set(range(len(attempt.rank_nodes) or case.ranks)) - ranks_read)
     if attempt.outcome == at.COMPLETED and missing:
-        out.problems[case.case_id].append(f"attempt {attempt.index} has no records of ranks {missing}")
+        problems.append(f"attempt {attempt.index} has no records of ranks {missing}")
     out.rows["attempts"].append(
         {
             "case_id": case.case_id,
@@ -282,7 +296,7 @@ def _attempt(
             "start_wall_ns": attempt.start_wall_ns,
             "end_wall_ns": attempt.end_wall_ns,
             "duration_ns": attempt.end_mono_ns - attempt.start_mono_ns if attempt.end_mono_ns else -1,
-            "outcome": attempt.outcome or at.LOST,
+            "outcome": attempt.outcome or (at.UNSETTLED if running else at.LOST),
             "reason": attempt.reason,
             "failure": attempt.failure,
             "first_step": first,
@@ -301,38 +315,17 @@ def _begun(case: Case, attempt: Attempt) -> str:
     return "requeue" if attempt.restart else "first"
 
 
-def _stream_status(
-    exists: bool, data: bytes, expected: int | None, frames: int, damaged: int
-) -> tuple[str, str]:
-    if expected is None:  # its node could not say: it was lost, and what came before may lack two seconds
-        return "gap", f"its node was lost; {frames} records had been shipped" + (
-            ", the last one torn" if damaged else ""
-        )
-    if not exists:
-        return "missing", f"{expected} bytes were shipped, and the file is not there"
-    if len(data) != expected:
-        return "short", f"{len(data)} bytes of {expected}"
-    if damaged:
-        return "torn", f"{damaged} damaged stretches"
-    return "complete", ""
-
-
-def _dtype(stream: RankStream, table: str) -> np.dtype[Any]:
-    return np.dtype([(c["name"], f"<{c['type']}") for c in stream.columns[table]])
-
-
 def _samples(
-    case: Case, case_row: int, attempt_row: int, rank: int, node: str, stream: RankStream, out: Collected
+    case: Case, case_row: int, attempt_row: int, rank: int, node: str, records: RankRecords, out: Collected
 ) -> None:
-    for table, packed in stream.samples.items():
-        if not packed or (rank < 0 and case.case_id in out.cached):  # how hosts were in another run
+    """Append what a rank sampled to the file."""
+    for table, values in records.samples.items():
+        if not len(values) or (rank < 0 and case.case_id in out.cached):  # how hosts were in another run
             continue
         where = (samples_of(case.workload, case.group), table) if rank >= 0 else ("telemetry", table)
-        values = np.frombuffer(packed, dtype=_dtype(stream, table))
-        columns = out.samples.setdefault(where, defaultdict(list))
         facts = {
             c["name"]: {k: str(c[k]) for k in ("unit", "type", "direction", "definition")}
-            for c in stream.columns[table]
+            for c in records.columns[table]
         }
         if out.facts.setdefault(where, facts) != facts:
             out.problems[case.case_id].append(
@@ -341,21 +334,8 @@ def _samples(
             )
             continue
         keys = {"case": case_row, "attempt": attempt_row, "rank": rank, "node": out.node(node, case.case_id)}
-        for name, value in keys.items():
-            columns[name].append(np.full(len(values), value, dtype="i4"))
-        for name in facts:
-            columns[name].append(values[name])
-
-
-def _progress(stream: RankStream) -> list[tuple[int, int]]:
-    """``(step, wall ns at which it was finished)`` of one rank."""
-    offset = next((e.wall_ns - e.mono_ns for e in stream.events), 0)
-    if "steps" not in stream.columns:  # a program whose output says how far it is
-        said = np.frombuffer(stream.samples["progress"], dtype=_dtype(stream, "progress"))
-        return [(int(s), int(e) + offset) for s, e in zip(said["step"], said["said_mono_ns"], strict=True)]
-    rows = np.frombuffer(stream.samples["steps"], dtype=_dtype(stream, "steps"))
-    ends = rows["start_mono_ns"] + rows["step_time_ns"] + offset
-    return [(int(s), int(e)) for s, e in zip(rows["step"], ends, strict=True)]
+        columns = {name: np.full(len(values), value, dtype="i4") for name, value in keys.items()}
+        out.writer.samples(*where, {**columns, **{name: values[name] for name in facts}}, facts)
 
 
 def _case(
@@ -397,6 +377,7 @@ def _case(
             "params": json.dumps(dict(case.params), sort_keys=True),
             "axes": json.dumps(dict(case.axes)),
             "command": json.dumps(case.command, sort_keys=True) if case.command is not None else "",
+            "environment": json.dumps(dict(case.environment), sort_keys=True),
             "partition": case.partition,
             "faults": json.dumps(case.to_json()["faults"]),
             "gates": json.dumps(case.to_json()["gates"]),
@@ -409,6 +390,7 @@ def _case(
             "outcome": outcome,
             "reason": reason,
             "evidence": "unknown: " + "; ".join(problems) if problems else "complete",
+            "source": 0,
         }
     )
 
@@ -450,19 +432,19 @@ def _events(events: Sequence[Event], out: Collected) -> None:
             )
 
 
-def _write(run: RunDir, identity: Mapping[str, Any], site: Mapping[str, Any], out: Collected) -> None:
-    cpus = os.cpu_count() or 1
-    local = site["launcher"] == "local"
-    oversubscribed = any(
-        (c["ranks"] > cpus)
-        if local
-        else (c["ranks_per_node"] > run.read_site(c["partition"])["node"]["cpus"])
-        for c in out.rows["cases"]
-    )
-    attributes = {
+def _attributes(run: RunDir, plan: Plan) -> dict[str, Any]:
+    """What is true of the whole file."""
+    identity, site = run.read_identity(), run.read_site()
+    if site["launcher"] == "local":
+        oversubscribed = any(case.ranks > (os.cpu_count() or 1) for case in plan.cases)
+    else:
+        cpus = {name: run.read_site(name)["node"]["cpus"] for name in {c.partition for c in plan.cases}}
+        oversubscribed = any(case.ranks_per_node > cpus[case.partition] for case in plan.cases)
+    return {
         "campaign": identity["campaign"],
         "description": identity["description"],
         "run_id": identity["run_id"],
+        "run_folder": str(run.path.absolute()),
         "site": site["name"],
         "site_kind": site["kind"],
         "launcher": site["launcher"],
@@ -480,14 +462,3 @@ def _write(run: RunDir, identity: Mapping[str, Any], site: Mapping[str, Any], ou
         "environment": json.dumps(identity["environment"], sort_keys=True),
         "slurm_version": identity["slurm_version"],
     }
-    with Writer(run.results, attributes) as writer:
-        for name, fields in TABLES.items():
-            rows = out.rows[name]
-            writer.table(name, {f.name: [row[f.name] for row in rows] for f in fields})
-        for (workload, table), columns in sorted(out.samples.items()):
-            writer.samples(
-                workload,
-                table,
-                {n: np.concatenate(v) for n, v in columns.items()},
-                out.facts[workload, table],
-            )

@@ -15,7 +15,7 @@ import results_factory as factory
 
 import analysis
 from analysis.commandline import guarded
-from analysis.load import CampaignResults, load, names
+from analysis.results import CampaignResults, load, names
 from harness.store import StoreError
 
 

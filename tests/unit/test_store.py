@@ -1,5 +1,7 @@
 """results.h5: written whole, read back whole, and every kind of damage refused in words."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -98,7 +100,7 @@ def test_a_foreign_and_a_newer_file_are_refused_with_what_to_do(tmp_path: Path) 
     with h5py.File(tmp_path / "r.h5", "r+") as file:
         file.attrs["schema_version"] = 99
     with pytest.raises(
-        StoreError, match="schema version 99, this harness reads \\[1, 2, 3\\]; install a newer harness"
+        StoreError, match="schema version 99, this harness reads \\[1, 2, 3, 4\\]; install a newer harness"
     ):
         Results(tmp_path / "r.h5")
 
@@ -130,3 +132,47 @@ def test_a_file_of_the_second_version_is_read_and_what_it_lacks_is_empty(tmp_pat
         (fault,) = results.rows("faults")
         assert (fault["fault_id"], fault["policy"], fault["blamed_wall_ns"]) == ("f0", "", 0)
         assert [results.rows(name) for name in ("detections", "checkpoints", "digests")] == [[], [], []]
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_a_file_that_is_open_can_be_opened_with_h5py_in_the_same_process(
+    tmp_path: Path, ours_first: bool
+) -> None:
+    with Writer(tmp_path / "r.h5", {}) as writer:
+        writer.table("nodes", {"name": ["n1"], "facts": ["{}"]})
+
+    def ours() -> Results:
+        return Results(tmp_path / "r.h5")
+
+    def theirs() -> h5py.File:
+        return h5py.File(tmp_path / "r.h5")
+
+    first = ours() if ours_first else theirs()
+    second = theirs() if ours_first else ours()
+    results, file = (first, second) if ours_first else (second, first)
+    with results:
+        with file:
+            assert file["nodes/name"].asstr()[:].tolist() == ["n1"]
+        assert [row["name"] for row in results.rows("nodes")] == ["n1"]
+
+
+def test_a_file_that_cannot_be_locked_is_read_all_the_same(tmp_path: Path) -> None:
+    """As on a file system without locks: here another has locked it, which HDF5 refuses alike."""
+    with Writer(tmp_path / "r.h5", {}) as writer:
+        writer.table("nodes", {"name": ["n1"], "facts": ["{}"]})
+    program = (
+        "import fcntl, sys\n"
+        f"file = open({str(tmp_path / 'r.h5')!r}, 'rb+')\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print('locked', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        with pytest.raises(OSError, match="lock"):
+            h5py.File(tmp_path / "r.h5")
+        with Results(tmp_path / "r.h5") as results:
+            assert [row["name"] for row in results.rows("nodes")] == ["n1"]
+        other.communicate(timeout=20)

@@ -1,28 +1,19 @@
-"""The HDF5 schema of ``results.h5``: its one home, with version, history, writer and reader.
+"""The HDF5 schema of ``results.h5``: every table and column, with its definition; version and history.
 
 The file holds columns of equal length in groups ("tables"). Fixed tables describe what ran; tables
 under ``/samples/<workload>/<table>`` hold every raw sample (of a user's programs, whose columns differ,
-``/samples/command.<group>/<table>``). Nothing here aggregates or judges, and
-nothing is ever unpickled. A file is written under a temporary name, checked, then renamed.
+``/samples/command.<group>/<table>``). Nothing here aggregates or judges.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import h5py
-import numpy as np
 from numpy.typing import NDArray
 
 SCHEMA_NAME = "hpc-harness results"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 HISTORY = {
     1: "first version: cases, jobs, attempts, faults, events, checks, streams, telemetry, samples",
     2: "cases.axes, cases.partition, cases.command, attempts.failure, and the table starts; empty when read from "
@@ -30,6 +21,8 @@ HISTORY = {
     3: "faults: nodes, trigger, duration_s, series, because, policy, who was blamed by what, and t3 to t6; "
     "attempts.policy, attempts.world; the tables detections, checkpoints, digests; empty when read from an older "
     "version",
+    4: "merged files: cases.source and the table sources, 0 and empty in a file of one campaign; streams.status may be "
+    "open or foreign; samples lie case by case; cases.environment, empty when read from an older version",
 }
 
 # What a version added: (table, column), column "" for a whole table. Read from an older file, it is empty.
@@ -66,6 +59,7 @@ ADDED = {
         ("checkpoints", ""),
         ("digests", ""),
     ),
+    4: (("cases", "source"), ("cases", "environment"), ("sources", "")),
 }
 
 Column = NDArray[Any]
@@ -112,6 +106,7 @@ TABLES: dict[str, tuple[Field, ...]] = {
             TEXT,
             "JSON: the program of workload command, its criteria and metrics; empty for others",
         ),
+        ("environment", TEXT, "JSON: variables of every rank, beside the site's; a program's are in command"),
         ("faults", TEXT, "JSON: declared faults"),
         ("gates", TEXT, "JSON: gates"),
         ("recovery", TEXT, "recovery policy"),
@@ -123,6 +118,7 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("outcome", TEXT, "outcome of the last attempt, or: not_run, or unsettled (not known yet)"),
         ("reason", TEXT, "why it ended so"),
         ("evidence", TEXT, "complete, or unknown: <what is missing>"),
+        ("source", "i4", "row of /sources in a merged file; 0 in others"),
     ),
     "jobs": _fields(
         ("job_key", TEXT, "key of the job in its run"),
@@ -199,7 +195,11 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("detected_wall_ns", "i8", "t2: first sign from any detector; 0 if none", "ns"),
         ("blamed_wall_ns", "i8", "t3: a detector blamed what was hit; 0 if none did", "ns"),
         ("blamed", TEXT, "whom the first detector blamed, in words; empty if none did"),
-        ("detector", TEXT, "what the first detector said: dead, frozen, hung, deadlock, livelock, silent"),
+        (
+            "detector",
+            TEXT,
+            "what the first detector said: dead, frozen, hung, deadlock, livelock, strayed, silent",
+        ),
         ("left_wall_ns", "i8", "t4: the last survivor had left the broken step; 0 if not recorded", "ns"),
         ("running_wall_ns", "i8", "t5: new processes ran on every rank; 0 if not recorded", "ns"),
         ("loaded_wall_ns", "i8", "t6: state was loaded on every rank; 0 if not recorded", "ns"),
@@ -218,7 +218,7 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("attempt", "i4", "attempt"),
         ("wall_ns", "i8", "since the epoch, by the clock of whoever detected it", "ns"),
         ("mono_ns", "i8", "by its monotonic clock", "ns"),
-        ("what", TEXT, "dead, frozen, hung, deadlock, livelock or silent"),
+        ("what", TEXT, "dead, frozen, hung, deadlock, livelock, strayed or silent"),
         ("rank", "i4", "rank that is blamed; -1 for none"),
         ("node", TEXT, "node that is blamed, or that of the rank; empty for none"),
         ("step", "i4", "step at which it was; -1 when not known"),
@@ -277,7 +277,12 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("attempt", "i4", "attempt"),
         ("node", TEXT, "node"),
         ("path", TEXT, "file, relative to the run folder"),
-        ("status", TEXT, "complete, gap (the node was lost), short, torn or missing"),
+        (
+            "status",
+            TEXT,
+            "complete, gap (the node was lost), open (its attempt had not ended), short, torn, missing, or foreign "
+            "(no stream of this attempt)",
+        ),
         ("bytes", "i8", "bytes read", "B"),
         ("expected_bytes", "i8", "bytes the node said it shipped; -1 when it could not say", "B"),
         ("records", "i8", "records read"),
@@ -300,6 +305,18 @@ TABLES: dict[str, tuple[Field, ...]] = {
         ("reason", TEXT, "why there is none"),
     ),
 }
+
+TABLES["sources"] = _fields(
+    ("file", TEXT, "name of the file that was merged"),
+    ("sha256", TEXT, "SHA-256 of that file"),
+    ("run_id", TEXT, "its run"),
+    ("campaign", TEXT, "its campaign"),
+    ("site", TEXT, "its site"),
+    ("schema_version", "i4", "its schema"),
+    ("collected_wall_ns", "i8", "when it was collected, since the epoch", "ns"),
+    ("cases", "i4", "cases that were taken from it; those that an earlier source held too are not counted"),
+    ("attributes", TEXT, "JSON: all attributes of that file"),
+)
 
 # Columns that every table under /samples begins with.
 SAMPLE_KEYS = _fields(
@@ -325,303 +342,3 @@ def samples_of(workload: str, group: str) -> str:
 
 class StoreError(Exception):
     """A results file cannot be read or written; the message says which, why and what to do."""
-
-
-# --- writing ------------------------------------------------------------------------------------------
-
-
-def _empty(field: Field, length: int) -> Column:
-    return np.full(length, "", dtype=object) if field.type == TEXT else np.zeros(length, dtype=field.type)
-
-
-def _text(value: object) -> str:
-    """What HDF5 can hold of a text: lone surrogates and NUL become escapes."""
-    return str(value).encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
-
-
-def _text_digest(values: Column) -> str:
-    digest = hashlib.sha256()
-    for value in values:
-        digest.update(value.encode("utf-8") + b"\0")
-    return digest.hexdigest()
-
-
-def _create(group: h5py.Group, name: str, values: Column, type_code: str) -> h5py.Dataset:
-    if type_code == TEXT:
-        data = np.array([_text(v) for v in values], dtype=object)
-        dataset = group.create_dataset(name, data=data, dtype=h5py.string_dtype("utf-8"))
-        dataset.attrs[TEXT_DIGEST] = _text_digest(data)  # HDF5 has no checksum for text of variable length
-        return dataset
-    data = np.asarray(values, dtype=np.dtype(type_code))
-    if not len(data):
-        return group.create_dataset(name, data=data, maxshape=(None,), chunks=(1024,))
-    return group.create_dataset(
-        name,
-        data=data,
-        chunks=(min(len(data), 65536),),
-        shuffle=True,
-        compression="gzip",
-        compression_opts=1,
-        fletcher32=True,
-    )
-
-
-class Writer:
-    """Writes one results file; leave the ``with`` block without an exception to put it in place.
-
-    HDF5 builds it in memory: on a disk that becomes full it would leave its library, and the process, in disorder.
-    """
-
-    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
-        self.path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._file = h5py.File(str(path), "w", driver="core", backing_store=False)
-        self._written: dict[str, int] = {}
-        self._file.attrs["schema"] = SCHEMA_NAME
-        self._file.attrs["schema_version"] = SCHEMA_VERSION
-        for name, value in attributes.items():
-            self._file.attrs[name] = _text(value) if isinstance(value, str) else value
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._file.close()
-            return
-        for name, fields in TABLES.items():
-            if name not in self._written:
-                self.table(name, {f.name: [] for f in fields})
-        self._file.flush()
-        image = self._file.id.get_file_image()
-        self._file.close()
-        self._put(image)
-
-    def _put(self, image: bytes) -> None:
-        """Write it whole, verify it, put it in place.
-
-        Raises:
-            OSError: storage does not take it; what was there before stays.
-            StoreError: what was written is not what is read.
-        """
-        try:
-            with self._temporary.open("wb") as file:
-                file.write(image)
-                file.flush()
-                os.fsync(file.fileno())
-            with Results(self._temporary) as check:
-                check.verify()
-            self._temporary.replace(self.path)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                self._temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise OSError(error.errno, error.strerror, str(self.path)) from None
-            raise
-
-    def table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Write one fixed table; ``columns`` maps every field of ``TABLES[name]`` to values of equal length.
-
-        Raises:
-            StoreError: a column is missing, unknown, or of another length.
-        """
-        fields = TABLES[name]
-        names = [f.name for f in fields]
-        if sorted(columns) != sorted(names):
-            wrong = sorted(set(columns) ^ set(names))
-            raise StoreError(
-                f"{self.path}: table {name}: columns {wrong} are missing or unknown; expected {names}"
-            )
-        lengths = {n: len(v) for n, v in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise StoreError(f"{self.path}: table {name}: columns differ in length: {lengths}")
-        group = self._file.create_group(name)
-        for f in fields:
-            dataset = _create(
-                group,
-                f.name,
-                np.asarray(columns[f.name], dtype=object if f.type == TEXT else None)
-                if len(columns[f.name])
-                else np.array([], dtype=object),
-                f.type,
-            )
-            dataset.attrs["definition"] = f.definition
-            dataset.attrs["unit"] = f.unit
-        self._written[name] = lengths[names[0]]
-
-    def samples(
-        self, workload: str, table: str, columns: Mapping[str, Column], facts: Mapping[str, Mapping[str, str]]
-    ) -> None:
-        """Write ``/samples/<workload>/<table>``.
-
-        Args:
-            columns: the ``SAMPLE_KEYS`` and the recorded columns, 1-D arrays of equal length.
-            facts: for each recorded column its ``unit``, ``type``, ``direction`` and ``definition``.
-
-        Raises:
-            StoreError: the columns differ in length, or a column has no facts.
-        """
-        lengths = {n: len(v) for n, v in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise StoreError(
-                f"{self.path}: samples of {workload}/{table}: columns differ in length: {lengths}"
-            )
-        group = self._file.require_group("samples").require_group(workload).create_group(table)
-        keys = {f.name: f for f in SAMPLE_KEYS}
-        for name, values in columns.items():
-            if name in keys:
-                dataset = _create(group, name, values, keys[name].type)
-                dataset.attrs["definition"] = keys[name].definition
-                dataset.attrs["unit"] = keys[name].unit
-                continue
-            if name not in facts:
-                raise StoreError(
-                    f"{self.path}: samples of {workload}/{table}: column {name} has no definition"
-                )
-            dataset = _create(group, name, values, facts[name]["type"])
-            for fact in ("unit", "direction", "definition"):
-                dataset.attrs[fact] = facts[name][fact]
-
-
-# --- reading ------------------------------------------------------------------------------------------
-
-
-class Results:
-    """A results file, open for reading; use it as a context manager."""
-
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        if not self.path.exists():
-            raise StoreError(f"{path}: no such file; run `harness collect RUN` to make one")
-        try:
-            self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise StoreError(
-                f"{path}: not a readable HDF5 file ({str(error).splitlines()[0]}); "
-                "it may be truncated or something else: run `harness collect RUN` again"
-            ) from None
-        found = self._file.attrs.get("schema")
-        version = self._file.attrs.get("schema_version")
-        if found != SCHEMA_NAME:
-            self._file.close()
-            raise StoreError(
-                f"{path}: an HDF5 file, but not one of the harness (attribute schema = {found!r})"
-            )
-        self._absent = {item for since, items in ADDED.items() if since > int(version or 0) for item in items}
-        if version not in HISTORY:
-            self._file.close()
-            raise StoreError(
-                f"{path}: schema version {version}, this harness reads {sorted(HISTORY)}; install a newer harness"
-            )
-
-    def __enter__(self) -> Results:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; reading afterwards fails."""
-        self._file.close()
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Attributes of the whole file: campaign, site, provenance, ``emulated`` and so on."""
-        return {k: v.item() if isinstance(v, np.generic) else v for k, v in self._file.attrs.items()}
-
-    def _read(self, dataset: h5py.Dataset) -> Column:
-        try:
-            if h5py.check_string_dtype(dataset.dtype) is not None:
-                text = np.asarray(dataset.asstr()[:], dtype=object)
-                if dataset.attrs.get(TEXT_DIGEST) != _text_digest(text):
-                    raise StoreError(
-                        f"{self.path}: {dataset.name} is not as it was written (its digest differs); collect it again"
-                    )
-                return text
-            return np.asarray(dataset[:])
-        except (OSError, KeyError, UnicodeDecodeError) as error:
-            raise StoreError(f"{self.path}: {dataset.name} is damaged ({error}); collect it again") from None
-
-    def table(self, name: str) -> Table:
-        """One fixed table as arrays of equal length, text as ``str`` objects.
-
-        Raises:
-            StoreError: there is no such table, or it is damaged.
-        """
-        if name not in TABLES:
-            raise StoreError(f"no table {name!r} in the schema; there are {sorted(TABLES)}")
-        if (name, "") in self._absent:
-            return {f.name: _empty(f, 0) for f in TABLES[name]}
-        if name not in self._file:
-            raise StoreError(f"{self.path}: table {name} is missing; the file is damaged, collect it again")
-        group = self._file[name]
-        columns = {
-            f.name: self._read(group[f.name]) for f in TABLES[name] if (name, f.name) not in self._absent
-        }
-        length = len(next(iter(columns.values())))
-        return {f.name: columns[f.name] if f.name in columns else _empty(f, length) for f in TABLES[name]}
-
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        """One fixed table as a list of dictionaries of plain Python values: handy for small tables."""
-        table = self.table(name)
-        names = list(table)
-        columns = [table[n].tolist() for n in names]
-        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-    def sample_tables(self) -> list[tuple[str, str]]:
-        """All ``(workload, table)`` that hold samples."""
-        if "samples" not in self._file:
-            return []
-        return [(w, t) for w, group in self._file["samples"].items() for t in group]
-
-    def samples(self, workload: str, table: str, columns: Sequence[str] | None = None) -> Table:
-        """Columns of ``/samples/<workload>/<table>``; all of them, or those named, and always the keys.
-
-        Raises:
-            StoreError: no such table or column.
-        """
-        path = f"samples/{workload}/{table}"
-        if path not in self._file:
-            raise StoreError(f"{self.path}: no samples {workload}/{table}; there are {self.sample_tables()}")
-        group = self._file[path]
-        wanted = list(group) if columns is None else [f.name for f in SAMPLE_KEYS] + list(columns)
-        unknown = [n for n in wanted if n not in group]
-        if unknown:
-            raise StoreError(f"{self.path}: {workload}/{table} has no column {unknown}; it has {list(group)}")
-        return {n: self._read(group[n]) for n in dict.fromkeys(wanted)}
-
-    def facts(self, workload: str, table: str) -> dict[str, dict[str, str]]:
-        """Unit, direction and definition of each column of a sample table."""
-        group = self._file[f"samples/{workload}/{table}"]
-        return {n: {k: str(v) for k, v in d.attrs.items()} for n, d in group.items()}
-
-    def _groups(self) -> Iterator[h5py.Group]:
-        for name in TABLES:
-            if (name, "") not in self._absent:
-                yield self._file[name]
-        for workload, table in self.sample_tables():
-            yield self._file[f"samples/{workload}/{table}"]
-
-    def verify(self) -> None:
-        """Read every table once (which checks its checksums) and compare the lengths of its columns.
-
-        Raises:
-            StoreError: a table is missing, damaged, or has columns of different lengths.
-        """
-        for name in TABLES:
-            self.table(name)
-        for group in self._groups():
-            lengths = {n: len(self._read(d)) for n, d in group.items()}
-            if len(set(lengths.values())) > 1:
-                raise StoreError(f"{self.path}: {group.name}: columns differ in length: {lengths}")
-
-
-def open_results(path: Path | str) -> Results:
-    """Open a results file for reading.
-
-    Raises:
-        StoreError: it is missing, truncated, foreign, or of a version this harness does not know.
-    """
-    return Results(path)
