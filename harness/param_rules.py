@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from harness.model.fields import did_you_mean
 
@@ -16,8 +17,30 @@ def no_parameter(name: object, owner: str, allowed: Iterable[str]) -> str:
     return f"is no parameter of {owner}, allowed: {', '.join(names) or 'none'}; {hint}"
 
 
+def wrong_value(value: object, default: object, allowed: tuple[Any, ...] = ()) -> str:
+    """What is wrong with a value where its default is known; "" when nothing is.
+
+    Args:
+        value: of the parameter, or of one step of its axis.
+        default: which it must resemble.
+        allowed: texts, or the lowest and the highest number; nothing: any of the type.
+    """
+    if problem := wrong_type(value, default):
+        return problem
+    for part in value if isinstance(value, tuple) else (value,):
+        if not allowed:
+            break
+        if isinstance(allowed[0], str):
+            if part not in allowed:
+                hint = did_you_mean(str(part), list(allowed), "choose one")
+                return f"is not allowed, allowed: {', '.join(allowed)}; {hint}"
+        elif not allowed[0] <= float(str(part)) <= allowed[1]:
+            return f"is out of range, allowed: {allowed[0]} to {allowed[1]}; change it"
+    return ""
+
+
 def wrong_type(value: object, default: object) -> str:
-    """What is wrong with a value where its default is known; "" when nothing is."""
+    """What is wrong with a value's type where its default is known; "" when nothing is."""
     if isinstance(default, tuple):
         if not isinstance(value, tuple):
             return f"must be a list, like the default {list(default)}; write it in [ ]"

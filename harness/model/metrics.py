@@ -17,6 +17,14 @@ RESERVED = frozenset(
     {"case", "attempt", "rank", "node", "step", "start_mono_ns", "steps", "program", "checkpoints"}
 )
 
+# Columns of the harness's own workloads that say at what a sample was taken: no figure pools several values of one.
+# Each is a parameter too, which lists the values.
+COORDINATES = frozenset({"message_bytes", "matrix_size"})
+
+# Figures that analysis forms from the raw times of a collective; a case does not record them.
+BANDWIDTHS = ("algorithm_bandwidth_bytes_per_s", "bus_bandwidth_bytes_per_s")  # of one size
+FITTED = ("latency_s", "asymptotic_bandwidth_bytes_per_s")  # to all sizes of a case
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -53,9 +61,15 @@ METRICS: dict[str, Metric] = _table(
         HIGHER,
         "algorithm bandwidth x 2(n-1)/n for all-reduce (nccl-tests PERFORMANCE.md); 0 for n = 1",
     ),
+    Metric(
+        "latency_s", "s", "f8", LOWER, "alpha of t = alpha + S / beta over all sizes; of a barrier, its time"
+    ),
+    Metric(
+        "asymptotic_bandwidth_bytes_per_s", "B/s", "f8", HIGHER, "beta of t = alpha + S / beta over all sizes"
+    ),
     Metric("loss", "1", "f8", LOWER, "training loss of the step's batch, mean over ranks"),
-    Metric("batch_id", "1", "i8", NEITHER, "digest of the ids of the samples this rank used in the step"),
-    Metric("tokens", "1", "i8", NEITHER, "tokens this rank processed in the step"),
+    Metric("tokens", "1", "i8", NEITHER, "tokens this rank processed in the step; of images, their patches"),
+    Metric("images", "1", "i8", NEITHER, "images this rank processed in the step; 0 where there are none"),
     Metric(
         "batch_id",
         "1",
@@ -66,9 +80,62 @@ METRICS: dict[str, Metric] = _table(
     Metric(
         "residual", "1", "f8", LOWER, "2-norm over the grid of the change in one Jacobi sweep, over all ranks"
     ),
-    Metric("compute_ns", "ns", "i8", LOWER, "part of a step spent computing"),
     Metric(
-        "communication_ns", "ns", "i8", LOWER, "part of a step spent in communication calls, waiting included"
+        "compute_ns",
+        "ns",
+        "i8",
+        LOWER,
+        "part of a step outside of communication calls that block, on this rank; so also what communication "
+        "the library does behind computing",
+    ),
+    Metric(
+        "communication_ns",
+        "ns",
+        "i8",
+        LOWER,
+        "part of a step in communication calls that block, as on the rank that spent least in them in that "
+        "step: whom others wait for hardly waits itself. An estimate of what the transfers take, waiting left out",
+    ),
+    Metric(
+        "waiting_ns",
+        "ns",
+        "i8",
+        LOWER,
+        "this rank's time in communication calls that block beyond communication_ns: waiting until the slowest "
+        "rank arrives, and what its transfers take longer than that rank's",
+    ),
+    Metric(
+        "relative_residual",
+        "1",
+        "f8",
+        LOWER,
+        "2-norm of b - A x by recurrence over that of b, over all ranks",
+    ),
+    Metric("solve", "1", "i8", NEITHER, "number of the right-hand side that the step worked on, from 0"),
+    Metric("matrix_size", "1", "i8", NEITHER, "rows and columns of each matrix of a product"),
+    Metric(
+        "product_ns",
+        "ns",
+        "i8",
+        LOWER,
+        "duration of one matrix product on one rank, to its end on the device",
+    ),
+    Metric("flop_per_s", "FLOP/s", "f8", HIGHER, "2 n^3 / product_ns of the product of two n x n matrices"),
+    Metric(
+        "shard_bytes", "B", "i8", NEITHER, "size of the shard that this rank wrote, and of the one it read"
+    ),
+    Metric("write_ns", "ns", "i8", LOWER, "from open to close of the shard written, fsync_ns included"),
+    Metric("fsync_ns", "ns", "i8", LOWER, "part of write_ns spent in fsync; 0 where none was asked for"),
+    Metric("read_ns", "ns", "i8", LOWER, "from open to close of the shard read, the checking left out"),
+    Metric("write_bytes_per_s", "B/s", "f8", HIGHER, "shard_bytes / write_ns, of this rank"),
+    Metric("read_bytes_per_s", "B/s", "f8", HIGHER, "shard_bytes / read_ns, of this rank"),
+    Metric(
+        "cached_bytes",
+        "B",
+        "i8",
+        NEITHER,
+        "of the shard read, what was in this node's page cache right before (mincore): not read from storage; "
+        "-1 where it could not be told",
     ),
     Metric("cell_updates", "1", "i8", NEITHER, "grid cells this rank updated in the step"),
     Metric("exit_code", "1", "i8", NEITHER, "exit code of a user's program; minus the signal that ended it"),

@@ -34,6 +34,7 @@ class RankContext(Protocol):
     deterministic: bool
     device: str  # "cuda" or "cpu"
     backend: str  # torch.distributed backend: "nccl" or "gloo"; "mpi" for MPI workloads
+    folders: Mapping[str, Path]  # of this attempt alone: "shared" by all nodes, and "node-local"
 
     def record(self, table: str, values: Mapping[str, int | float]) -> None:
         """Append one raw sample to ``table``; the column names are in ``Workload.tables``."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.runtime import leftovers
 from harness.workloads.api import RankContext, WrongWorldSize
 
 # A waiting rank spins on its core, and starves the rank it waits for where ranks outnumber cores.
@@ -65,6 +66,7 @@ class MpiWorld:
         self.comm.Allgather(np.array([rank], dtype=np.int64), answered)
         if answered.tolist() != list(range(size)):
             raise WrongWorldSize(f"an all-gather of ranks in a world of {size} gave {answered.tolist()}")
+        leftovers.forget_names()  # a rank that is killed from now on leaves no shared memory behind
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -82,6 +84,12 @@ class MpiWorld:
         texts = np.empty((self.context.world, own.size), dtype=np.uint8)
         self.comm.Gather(own, texts)
         return [json.loads(one.tobytes()) for one in texts]
+
+    def least(self, value: int) -> int:
+        """The smallest of all ranks' values, on every rank."""
+        answer = np.zeros(1, dtype=np.int64)
+        self.comm.Allreduce(np.array([value], dtype=np.int64), answer, op=self.MPI.MIN)
+        return int(answer[0])
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's JSON-ready value on every rank."""

@@ -30,7 +30,7 @@ from harness.runtime import digest
 from harness.workloads import torch_checkpoint
 from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
 from harness.workloads.torch_data import batch_id, tokens_of
-from harness.workloads.torch_train import DROPOUT, Block
+from harness.workloads.torch_models import DROPOUT, Block
 from harness.workloads.torch_world import TorchWorld, be_deterministic
 
 

@@ -1,17 +1,23 @@
-"""torch.train: a small causal transformer under DDP and AdamW, on data made from the seed.
+"""torch.train: a small transformer under DDP and AdamW, on tokens or images made from the seed.
 
 Built so that a run that was interrupted and restored equals, bit for bit, one that was not:
-- a batch is a function of (seed, rank, position) alone, position being the number of batches this rank has
+- a batch (of each rank, or of the world and then shared out evenly: ``batch_of``) is a function of (seed, rank,
+  position) alone, position being the number of batches this rank has
   consumed; it is part of the state, as is the random state, which dropout draws from;
 - DDP rearranges its gradient buckets after its first backward pass, and for three ranks and more another
   arrangement adds in another order. A restored process would make its first step with the first
   arrangement; so each process makes one rehearsal step, undone, before anything that counts;
-- attention is written out in plain operations, all of which have deterministic kernels.
+- the models are made of operations that have deterministic kernels.
+
+How long each rank's step waited for DDP's all-reduces travels in the one reduction that the loss needs anyway; how
+computing, communication and waiting are told apart by it is in ``timesplit``.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -23,57 +29,26 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.runtime import digest
-from harness.workloads import torch_checkpoint
+from harness.workloads import timesplit, torch_checkpoint
 from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
-from harness.workloads.torch_data import batch_id, tokens_of
+from harness.workloads.torch_data import batch_id, images_of, tokens_of
+from harness.workloads.torch_models import Transformer, VisionTransformer
+from harness.workloads.torch_timing import Exposed
 from harness.workloads.torch_world import TorchWorld, be_deterministic
 
-DROPOUT = 0.1  # above zero, so that a random state that was not restored shows
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)) (Radford et al. 2019)."""
-
-    mask: Tensor
-
-    def __init__(self, width: int, heads: int, sequence: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.dropout = nn.Dropout(DROPOUT)
-        self.register_buffer("mask", torch.full((sequence, sequence), -math.inf).triu(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Of (batch, sequence, width), the same shape."""
-        batch, sequence, width = x.shape
-        shape = (batch, sequence, 3, self.heads, width // self.heads)
-        q, k, v = self.qkv(self.norm_1(x)).view(shape).permute(2, 0, 3, 1, 4)
-        weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) + self.mask, dim=-1)
-        mixed = (self.dropout(weights) @ v).transpose(1, 2).reshape(batch, sequence, width)
-        x = x + self.dropout(self.project(mixed))
-        return cast(Tensor, x + self.dropout(self.mlp(self.norm_2(x))))
-
-
-class Transformer(nn.Module):
-    """Token and position embedding, blocks, norm, logits."""
-
-    def __init__(self, layers: int, width: int, heads: int, sequence: int, vocabulary: int) -> None:
-        super().__init__()
-        self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(sequence, width)
-        self.blocks = nn.Sequential(*(Block(width, heads, sequence) for _ in range(layers)))
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (batch, sequence, vocabulary) of token numbers (batch, sequence)."""
-        return cast(Tensor, self.head(self.blocks(self.tokens(tokens) + self.positions.weight)))
+# Buffers are constants here, and would be sent in every step; torch gave the option another name.
+_NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
+_NO_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
+}
 
 
 class TorchTrain(TorchWorld):
     """The workload on one rank."""
 
-    tables: Mapping[str, tuple[str, ...]] = {"steps": ("loss", "tokens", "batch_id")}
+    tables: Mapping[str, tuple[str, ...]] = {
+        "steps": ("loss", "tokens", "images", "batch_id", *timesplit.COLUMNS)
+    }
     controls = ("random_state", "position", "stale_optimizer")
 
     def setup(self, context: RankContext) -> None:
@@ -81,17 +56,30 @@ class TorchTrain(TorchWorld):
         params = cast(Mapping[str, Any], context.params)
         for name in ("layers", "width", "heads", "sequence", "batch", "vocabulary"):
             setattr(self, name, int(params[name]))
+        self.pixels, self.patch = int(params["image_pixels"]), int(params["patch_pixels"])
+        self.classes, self.of_images = int(params["classes"]), params["data"] == "images"
+        if params["batch_of"] == "world":
+            if self.batch % context.world:
+                raise ValueError(
+                    f"batch = {self.batch} of the world is no multiple of {context.world} ranks; change it, or say "
+                    "batch_of: rank"
+                )
+            self.batch //= context.world
         if self.width % self.heads:
             raise ValueError(f"width = {self.width} is not a multiple of heads = {self.heads}")
+        if self.of_images and self.pixels % self.patch:
+            raise ValueError(f"image_pixels = {self.pixels} is not a multiple of patch_pixels = {self.patch}")
         if context.deterministic:
             be_deterministic()
         self.join(context)
         torch.manual_seed(digest.number(context.seed, "model"))
-        model = Transformer(self.layers, self.width, self.heads, self.sequence, self.vocabulary)
-        self.model = model.to(self.device)
+        self.model = self._model().to(self.device)
         self.parallel = DistributedDataParallel(
-            self.model, device_ids=[context.local_rank] if self.device.type == "cuda" else None
+            self.model,
+            device_ids=[context.local_rank] if self.device.type == "cuda" else None,
+            **_NO_BUFFERS,
         )
+        self.exposed = Exposed(self.model.parameters(), self.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=float(params["learning_rate"]))
         self.rehearse()
         torch.manual_seed(digest.number(context.seed, "rank", context.rank))
@@ -107,19 +95,30 @@ class TorchTrain(TorchWorld):
     batch: int
     vocabulary: int
 
-    def tokens_at(self, position: int) -> Tensor:
-        """What this rank consumes as batch ``position``, (batch, sequence + 1), on the processor."""
-        length = self.sequence + 1
-        return tokens_of(self.context.seed, self.context.rank, position, self.batch, length, self.vocabulary)
+    def _model(self) -> nn.Module:
+        size = (self.layers, self.width, self.heads)
+        if self.of_images:
+            return VisionTransformer(*size, self.pixels, self.patch, self.classes)
+        return Transformer(*size, self.sequence, self.vocabulary)
 
-    def loss_of(self, tokens: Tensor) -> Tensor:
-        """Mean cross-entropy of the next token, on this rank's batch."""
-        there = tokens.to(self.device)
-        return functional.cross_entropy(self.parallel(there[:, :-1]).flatten(0, 1), there[:, 1:].flatten())
+    def batch_at(self, position: int) -> tuple[Tensor, ...]:
+        """What this rank consumes as batch ``position``, on the processor: tokens, or images and their classes."""
+        place = (self.context.seed, self.context.rank, position, self.batch)
+        if self.of_images:
+            return images_of(*place, self.pixels, self.classes)
+        return (tokens_of(*place, self.sequence + 1, self.vocabulary),)
+
+    def loss_of(self, batch: tuple[Tensor, ...]) -> Tensor:
+        """Mean cross-entropy of the next token, or of the class, on this rank's batch."""
+        there = [part.to(self.device) for part in batch]
+        if self.of_images:
+            return functional.cross_entropy(self.parallel(there[0]), there[1])
+        (tokens,) = there
+        return functional.cross_entropy(self.parallel(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
 
     def rehearse(self) -> None:
         """One backward pass whose gradients are dropped: DDP then arranges its buckets for good."""
-        torch.autograd.backward(self.loss_of(self.tokens_at(0)))
+        torch.autograd.backward(self.loss_of(self.batch_at(0)))
         self.optimizer.zero_grad()
 
     def step(self, step: int) -> Mapping[str, int | float]:
@@ -128,19 +127,36 @@ class TorchTrain(TorchWorld):
         The whole pass counts as one collective: a hook of DDP's for each of its all-reduces would run Python in
         autograd's thread.
         """
+        start = time.monotonic_ns()
         if self.position != step and not self.misplaced:
             self.misplaced = f"step {step} consumed batch {self.position}"
-        tokens = self.tokens_at(self.position)
-        loss = self.loss_of(tokens)
+        batch = self.batch_at(self.position)
+        loss = self.loss_of(batch)
+        self.exposed.begin()
         self.context.collective(lambda: torch.autograd.backward(loss))
+        self.exposed.end()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.position += 1
         self.consumed += 1
-        mean = loss.detach().to(self._wire)
-        self.context.collective(lambda: dist.all_reduce(mean))
-        self.loss = float(mean) / self.context.world
-        return {"loss": self.loss, "tokens": self.batch * self.sequence, "batch_id": batch_id(tokens)}
+        number = batch_id(*batch)
+        spent = self.exposed.ns()
+        told = torch.zeros(1 + self.context.world, dtype=torch.float64)
+        told[0], told[1 + self.context.rank] = loss.detach(), spent
+        told = told.to(self._wire)
+        before = time.monotonic_ns()
+        self.context.collective(lambda: dist.all_reduce(told))
+        heard = told.tolist()
+        end = time.monotonic_ns()
+        self.loss = heard[0] / self.context.world
+        patches = (self.pixels // self.patch) ** 2
+        return {
+            "loss": self.loss,
+            "tokens": self.batch * (patches if self.of_images else self.sequence),
+            "images": self.batch if self.of_images else 0,
+            "batch_id": number,
+            **timesplit.parts(end - start, spent, int(min(heard[1:])), end - before),
+        }
 
     def shared_state(self) -> dict[str, Any]:
         """What all ranks hold alike."""

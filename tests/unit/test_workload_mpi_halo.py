@@ -1,6 +1,7 @@
 """The MPI world, and mpi.halo: the same bits on any number of ranks, and a wrong exchange is found."""
 
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ pytest.importorskip("mpi4py")
 sys.path.insert(0, str(Path(__file__).parent))
 from workload_driver import FakeContext, Plan, Report, start_ranks
 
-from harness.workloads import mpi_halo
+from harness.workloads import mpi_halo, timesplit
 
 MPIEXEC = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
 needs_mpi = [
@@ -52,6 +53,21 @@ def test_residual_and_grid_have_the_same_bits_on_any_number_of_ranks(world: int,
     for rows in zip(*(r.tables["steps"] for r in reports), strict=True):
         assert sum(row["cell_updates"] for row in rows) == ROWS * COLUMNS
         assert all(row["compute_ns"] > 0 and row["communication_ns"] > 0 for row in rows)
+        assert min(row["waiting_ns"] for row in rows) == 0
+        told = [row["compute_ns"] + row["communication_ns"] + row["waiting_ns"] for row in rows]
+        assert all(0 <= row["step_time_ns"] - t for row, t in zip(rows, told, strict=True))
+
+
+@pytest.mark.parametrize("world", [pytest.param(2, marks=needs_mpi)])
+def test_who_computes_longer_does_not_wait_and_the_other_does(world: int, tmp_path: Path) -> None:
+    """Rank 1 sweeps 30 ms longer in each step."""
+    reports = start(replace(PLAN, world=world, change="slow_on_rank_1"), tmp_path)
+    first, second = (
+        {c: statistics.median(row[c] for row in r.tables["steps"]) for c in timesplit.COLUMNS}
+        for r in reports
+    )
+    assert (first["waiting_ns"] > 15_000_000, second["waiting_ns"]) == (True, 0)
+    assert second["compute_ns"] > 30_000_000 and 0 < first["communication_ns"] < 15_000_000
 
 
 @pytest.mark.parametrize("world", [pytest.param(3, marks=needs_mpi)])

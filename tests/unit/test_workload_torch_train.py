@@ -1,6 +1,8 @@
 """torch.train: a restored run equals an uninterrupted one bit for bit, and what is not restored shows."""
 
+import statistics
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parent))
 from workload_driver import FakeContext, Plan, Report, fork_ranks, start_ranks  # noqa: E402
 
+from harness.workloads.timesplit import COLUMNS  # noqa: E402
 from harness.workloads.torch_train import TorchTrain  # noqa: E402
 
 PARAMS = {
@@ -23,7 +26,13 @@ PARAMS = {
     "batch": 4,
     "vocabulary": 32,
     "learning_rate": 0.003,
+    "batch_of": "rank",
+    "data": "tokens",
+    "image_pixels": 12,
+    "patch_pixels": 4,
+    "classes": 5,
 }
+IMAGES = {**PARAMS, "data": "images"}
 STEPS, SAVED = 6, 3
 
 
@@ -51,15 +60,20 @@ FILES = {
 
 
 @pytest.mark.parametrize(
-    ("world", "run", "engine"),
-    [(3, fork_ranks, "own"), (2, start_ranks, "torch.save"), (3, fork_ranks, "dcp")],
-    ids=["forked", "fresh", "dcp"],
+    ("world", "run", "engine", "params"),
+    [
+        (3, fork_ranks, "own", PARAMS),
+        (2, start_ranks, "torch.save", PARAMS),
+        (3, fork_ranks, "dcp", PARAMS),
+        (3, fork_ranks, "own", IMAGES),
+    ],
+    ids=["forked", "fresh", "dcp", "images"],
 )
 def test_a_restored_run_equals_an_uninterrupted_one_bit_for_bit(
-    world: int, run: Callable[..., list[Report]], engine: str, tmp_path: Path
+    world: int, run: Callable[..., list[Report]], engine: str, params: dict[str, Any], tmp_path: Path
 ) -> None:
     """Two ranks add a + b, whatever the order; three and more show whether the order is the same."""
-    base = replace(plan(tmp_path, world), engine=engine)
+    base = replace(plan(tmp_path, world), engine=engine, params=params)
     whole = fork_ranks(base, tmp_path / "whole")
     broken = fork_ranks(replace(base, save_at=SAVED, stop_at=SAVED), tmp_path / "broken")
     restored = run(replace(base, first=SAVED), tmp_path / "restored")
@@ -157,13 +171,39 @@ def test_parameters_that_drift_apart_fail_their_check(tmp_path: Path) -> None:
     assert "parameters equal on all ranks" not in reports[1].checks
 
 
-def test_the_loss_is_a_mean_over_ranks_and_falls(tmp_path: Path) -> None:
-    reports = fork_ranks(replace(plan(tmp_path, 2), steps=40), tmp_path / "out")
+@pytest.mark.parametrize(("params", "tokens", "images"), [(PARAMS, 4 * 16, 0), (IMAGES, 4 * 9, 4)])
+def test_the_loss_is_a_mean_over_ranks_and_falls(
+    params: dict[str, Any], tokens: int, images: int, tmp_path: Path
+) -> None:
+    reports = fork_ranks(replace(plan(tmp_path, 2), steps=60, params=params), tmp_path / "out")
     curve = losses(reports[0])
     assert curve == losses(reports[1])
     assert repr(curve[-1]) == reports[0].results["final_loss"]
-    assert curve[-1] < 0.8 * curve[0]
-    assert {PARAMS["batch"] * PARAMS["sequence"]} == {row["tokens"] for row in reports[0].tables["steps"]}
+    assert sum(curve[-5:]) < 0.8 * sum(curve[:5])
+    rows = [row for report in reports for row in report.tables["steps"]]
+    assert {(tokens, images)} == {(row["tokens"], row["images"]) for row in rows}
+
+
+def test_a_steps_time_is_told_apart_and_who_comes_late_does_not_wait(tmp_path: Path) -> None:
+    """Rank 1 computes 50 ms longer in each step, so rank 0 waits for it. In the median: the machine is shared."""
+
+    def slow(workload: TorchTrain) -> None:
+        def late(batch: Any) -> Any:
+            time.sleep(0.05 * workload.context.rank)
+            return real(batch)
+
+        real, workload.loss_of = workload.loss_of, late
+
+    reports = fork_ranks(replace(plan(tmp_path, 2), steps=15), tmp_path / "out", slow)
+    assert [r.error for r in reports] == ["", ""]
+    rows = [row for r in reports for row in r.tables["steps"]]
+    told = [row["compute_ns"] + row["communication_ns"] + row["waiting_ns"] for row in rows]
+    assert all(0 <= row["step_time_ns"] - sum_ns for row, sum_ns in zip(rows, told, strict=True))
+    assert statistics.median(s / row["step_time_ns"] for row, s in zip(rows, told, strict=True)) > 0.95
+    median = [{c: statistics.median(row[c] for row in r.tables["steps"]) for c in COLUMNS} for r in reports]
+    assert median[0]["waiting_ns"] > 20_000_000 and median[1]["waiting_ns"] == 0
+    assert median[1]["compute_ns"] > 50_000_000
+    assert all(0 < m["communication_ns"] < 20_000_000 for m in median)
 
 
 def test_a_checkpoint_is_not_read_by_another_world(
@@ -184,15 +224,19 @@ def test_a_checkpoint_holds_only_tensors_and_plain_values(broken_run: tuple[Plan
     assert {"model", "optimizer"} == set(torch.load(folder / "shared.pt", weights_only=True))
 
 
-def test_a_batch_depends_on_seed_rank_and_position_alone() -> None:
+@pytest.mark.parametrize(
+    ("of_images", "shapes"), [(False, [(4, 17)]), (True, [(4, 3, 12, 12), (4,)])], ids=["tokens", "images"]
+)
+def test_a_batch_depends_on_seed_rank_and_position_alone(of_images: bool, shapes: Any) -> None:
     def batch(seed: int, rank: int, position: int) -> list[Any]:
         workload = TorchTrain()
         workload.context = FakeContext(rank, 4, PARAMS, 1, seed=seed)
         workload.batch, workload.sequence, workload.vocabulary = 4, 16, 32
+        workload.pixels, workload.classes, workload.of_images = 12, 5, of_images
         workload.device = torch.device("cpu")
-        tokens = workload.tokens_at(position)
-        assert tokens.shape == (4, 17)
-        return tokens.tolist()
+        content = workload.batch_at(position)
+        assert [tuple(part.shape) for part in content] == shapes
+        return [part.tolist() for part in content]
 
     places = [(7, 0, 0), (7, 1, 0), (7, 0, 1), (8, 0, 0)]
     first = [batch(*place) for place in places]
@@ -204,6 +248,21 @@ def test_a_batch_depends_on_seed_rank_and_position_alone() -> None:
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match="width = 32 is not a multiple of heads = 3"):
         TorchTrain().setup(FakeContext(0, 1, {**PARAMS, "heads": 3}, 1))
+
+
+def test_a_batch_of_the_world_is_shared_out(tmp_path: Path) -> None:
+    params = {**PARAMS, "batch": 6, "batch_of": "world"}
+    reports = fork_ranks(replace(plan(tmp_path, 3), params=params, steps=2), tmp_path / "out")
+    assert [[row["tokens"] for row in r.tables["steps"]] for r in reports] == [[2 * 16] * 2] * 3
+    with pytest.raises(
+        ValueError, match="batch = 6 of the world is no multiple of 4 ranks; change it, or say"
+    ):
+        TorchTrain().setup(FakeContext(0, 4, params, 1))
+
+
+def test_patches_that_do_not_divide_the_image_are_refused() -> None:
+    with pytest.raises(ValueError, match="image_pixels = 12 is not a multiple of patch_pixels = 5"):
+        TorchTrain().setup(FakeContext(0, 1, {**IMAGES, "patch_pixels": 5}, 1))
 
 
 @pytest.mark.parametrize("what", TorchTrain.controls)
