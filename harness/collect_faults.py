@@ -6,7 +6,7 @@ A stamp is the time of a record, or 0 where there is none; nothing is inferred. 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,7 @@ def _of_program(events: Sequence[Event]) -> list[Fault]:
             kind=e.data["kind"],
             requested_kind=e.data["kind"],
             expect=e.data["expect"],
+            because=e.data.get("because", ""),
             rank=e.data["rank"],
             at_step=e.data["step"],
             duration_s=e.data["duration_s"],
@@ -233,7 +234,7 @@ def _recovered(
         return 0, 0
     if any(a.index == hit and a.outcome == at.COMPLETED for a in attempts):
         return _rode_out(progress.get((case.case_id, hit), {}), struck.at(ev.FAULT_INJECTED))
-    highest = max(before)
+    goal = _goal(case, hit, struck.at(ev.FAULT_INJECTED), progress, max(before))
     # Of a user's program those ranks count that say how far they are: under MPI often the first alone.
     told = max(len(progress.get((case.case_id, index), {})) for index in range(hit + 1))
     first = passed = 0
@@ -245,11 +246,26 @@ def _recovered(
         if len(ranks) < wanted or any(not steps for steps in ranks.values()):
             continue
         first = first or max(steps[0][1] for steps in ranks.values())
-        beyond = [min((t for s, t in steps if s > highest), default=0) for steps in ranks.values()]
+        beyond = [min((t for s, t in steps if s > goal(rank)), default=0) for rank, steps in ranks.items()]
         if all(beyond):
             passed = max(beyond)
             break
     return first, passed
+
+
+def _goal(case: Case, hit: int, t1: int, progress: Progress, highest: int) -> Callable[[int], int]:
+    """The step that each rank must pass: the highest of any, as all go together.
+
+    Ranks of a user's program need not wait for each other: there each must pass its own, reached before the fault;
+    one that had come to the end, come there again.
+    """
+    if case.command is None:
+        return lambda rank: highest
+    own: dict[int, int] = {}
+    for index in range(hit + 1):
+        for rank, steps in progress.get((case.case_id, index), {}).items():
+            own[rank] = max([own.get(rank, -1), *(s for s, t in steps if t <= t1 or not t1)])
+    return lambda rank: min(own.get(rank, -1), highest - 1)
 
 
 def _rode_out(ranks: Mapping[int, Sequence[tuple[int, int]]], t1: int) -> tuple[int, int]:

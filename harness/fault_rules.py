@@ -10,6 +10,7 @@ from harness.model import fault as model
 from harness.model.campaign import COMMAND, Group
 from harness.model.campaign_faults import FaultSpec
 from harness.model.case import IN_PLACE
+from harness.model.command import OWN_FAULTS
 from harness.model.fields import NOTHING, Finding, did_you_mean
 from harness.model.site import Site
 from harness.param_rules import no_parameter, wrong_type
@@ -57,14 +58,29 @@ def group_findings(group: Group, workload: Workload, steps: int, resumes: bool) 
             f"but {strikes_expected} faults are expected to be recovered from; raise it",
             group.recovery.restarts,
         )
-    if group.twin and not workload.restartable:
+    yield from _twin_findings(group, workload)
+    if group.twin and group.faults and all(f.expect == model.FAILED for f in group.faults):
+        yield Finding(("twin",), "but no fault is expected to be recovered from; remove it", group.twin)
+
+
+def _twin_findings(group: Group, workload: Workload) -> Iterator[Finding]:
+    if group.twin and group.command is None and not workload.restartable:
         yield Finding(
             ("twin",),
             f"but {group.workload} cannot resume, so its answer is no twin's; remove it",
             group.twin,
         )
-    if group.twin and group.faults and all(f.expect == model.FAILED for f in group.faults):
-        yield Finding(("twin",), "but no fault is expected to be recovered from; remove it", group.twin)
+    if group.twin and group.command is not None and not group.command.comparable:
+        yield Finding(
+            ("twin",),
+            "but nothing of the program can be compared with its twin's; add command: {answers: {files: [...]}} or "
+            "{answers: {metrics: [...]}}, or cooperates: true where it saves and restores by harness.program",
+            group.twin,
+        )
+    if group.twin and group.command is not None and not group.faults and group.recovery.policy == "none":
+        yield Finding(
+            ("twin",), "means nothing without faults and without recovery; remove it or add one", group.twin
+        )
 
 
 def _recovery_findings(group: Group, workload: Workload, resumes: bool) -> Iterator[Finding]:
@@ -123,6 +139,15 @@ def _fault_findings(
 ) -> Iterator[_Local]:
     smallest = min(group.node_counts)
     ranks = smallest * group.ranks_per_node
+    if group.command is not None and not group.places("steps") and (fault.at.step or fault.at.steps):
+        name = "step" if fault.at.step else "steps"
+        yield (
+            ("at", name),
+            "but the group does not say how many steps its program has; add steps: N, as many as the program says by "
+            "command.progress or by harness.program's steps",
+            fault.at.given[name],
+        )
+        return
     for name, step in (("step", fault.at.step), ("steps", fault.at.steps[1] if fault.at.steps else None)):
         if step is not None and step >= steps:
             yield ("at", name), f"but a case has {steps} steps, the last of them {steps - 1}; lower it", step
@@ -140,16 +165,24 @@ def _fault_findings(
             fault.target.rank,
         )
     what = fault.kind.removeprefix("control.")
-    if what != fault.kind and what not in workload.controls:
-        known = ", ".join(f"control.{name}" for name in workload.controls) or "none"
+    own = OWN_FAULTS if group.command is not None and group.command.cooperates else ()
+    if what != fault.kind and what not in workload.controls and fault.kind not in own:
+        controls = [f"control.{name}" for name in workload.controls]
+        known = ", ".join(controls or [k for k in own if k.startswith("control.")]) or "none"
         yield ("kind",), f"but {group.workload} has no such state, allowed: {known}; change it", fault.kind
     kind = model.KINDS[fault.kind]
-    if kind.where == model.RANK and not kind.signal and workload.launcher == "command":
+    if kind.where == model.RANK and own and fault.kind not in own and what == fault.kind:
+        yield (
+            ("kind",),
+            f"is of the harness's own workloads, allowed of a program: {', '.join(own)}; change it",
+            fault.kind,
+        )
+    elif kind.where == model.RANK and not own and not kind.signal and group.command is not None:
         yield (
             ("kind",),
             "strikes at a moment of the harness's own loop, which a program of yours does not have; take one that is "
             "a signal (rank.kill, rank.terminate, rank.abort, rank.segfault, rank.freeze, rank.pause), or let the "
-            "program do it (harness.program.faults)",
+            "program count its steps by harness.program and say command: {cooperates: true}",
             fault.kind,
         )
     yield from _place_findings(fault, group)
@@ -186,21 +219,39 @@ def _place_findings(fault: FaultSpec, group: Group) -> Iterator[_Local]:
             "other_node",
         )
     in_loop = fault.at.event is not None and fault.at.event != model.RECOVERY
-    if group.workload == COMMAND and in_loop:
+    known = (*model.MOMENTS, model.RECOVERY)
+    if group.command is not None:
+        yield from _program_findings(fault, in_loop, group.command.cooperates)
+    elif in_loop and fault.at.event not in known:
         yield (
             ("at", "event"),
-            "is a moment of the harness's own loop, which a program of yours does not have; write step, after_s or "
-            "mtbf_s",
+            f"is no moment of {group.workload}, allowed: {', '.join(known)}; places with names are for programs",
             fault.at.event,
-        )
-    elif group.workload == COMMAND and model.KINDS[fault.kind].hits == "checkpoint":
-        yield (
-            ("kind",),
-            "damages the harness's own checkpoints, and a program saves itself; take another kind",
-            fault.kind,
         )
     elif group.checkpoint is None and (in_loop or model.KINDS[fault.kind].hits == "checkpoint"):
         yield ("at",), "but the group takes no checkpoint; add checkpoint: {every_steps: ...}", NOTHING
+
+
+def _program_findings(fault: FaultSpec, in_loop: bool, cooperates: bool) -> Iterator[_Local]:
+    """What a user's program has only where it lets the harness know."""
+    if cooperates and fault.params.get("where") == "collective":
+        yield ("params", "where"), "is not known of a program; write step", "collective"
+    if cooperates:
+        return
+    if in_loop:
+        yield (
+            ("at", "event"),
+            "is a moment that a program must tell; write step, after_s or mtbf_s, or let the program save by "
+            "harness.program, or name the place by its faults.at, and say command: {cooperates: true}",
+            fault.at.event,
+        )
+    elif model.KINDS[fault.kind].hits == "checkpoint":
+        yield (
+            ("kind",),
+            "damages checkpoints, and a program saves in its own way; take another kind, or let it save by "
+            "harness.program and say command: {cooperates: true}",
+            fault.kind,
+        )
 
 
 def _param_findings(fault: FaultSpec) -> Iterator[_Local]:

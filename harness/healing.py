@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.faults import tools
@@ -13,40 +14,61 @@ from harness.model import event as ev
 from harness.model.case import Case, Plan
 from harness.model.event import Event
 from harness.rundir import RunDir, append_line, read_lines
+from harness.runtime import leftovers
 from harness.runtime.fault_runner import heal, hit_of
 
 
 def heal_left(run: RunDir, plan: Plan, site: Mapping[str, Any]) -> list[str]:
     """Undo every fault on record that was requested and is not healed; may be called again.
 
+    None waits for another: one that still lasts can hide that another is undone, as a partition does.
+
     Returns:
         What could not be undone, in words.
     """
-    problems = []
-    for case in plan.cases:
-        for fault_id, facts in _facts(run, plan, case).items():
-            if ev.FAULT_REQUESTED not in facts or ev.FAULT_HEALED in facts:
-                continue
-            data = facts[ev.FAULT_REQUESTED]
-            hit = hit_of(data)
-            healed, evidence = asyncio.run(heal(_Outside(site), hit))
-            known = {
-                "fault_id": fault_id, "fault": hit.kind, "node": hit.node, "rank": hit.rank, "hit": hit.to_json(),
-                "evidence": evidence,
-            }  # fmt: skip
-            event = Event(
-                ev.FAULT_HEALED if healed else ev.FAULT_UNHEALED,
-                time.time_ns(),
-                time.monotonic_ns(),
-                os.uname().nodename,
-                "driver",
-                case.case_id,
-                data=known,
-            )
-            append_line(run.driver_events, event.to_json())
-            if not healed:
-                problems.append(f"{hit.kind} on {hit.node or 'the job'} is not healed: {evidence}")
+    problems = asyncio.run(_heal_each(run, site, _left(run, plan)))
+    if site["launcher"] == "local":  # the machine of the ranks is this one
+        leftovers.sweep(Path(site["paths"]["node_local"]), leftovers.job_name(run.path, ""))
     return problems
+
+
+def _left(run: RunDir, plan: Plan) -> list[tuple[Case, Mapping[str, Any]]]:
+    """The data of each fault that was requested and is not healed, and its case."""
+    return [
+        (case, facts[ev.FAULT_REQUESTED])
+        for case in plan.cases
+        for facts in _facts(run, plan, case).values()
+        if ev.FAULT_REQUESTED in facts and ev.FAULT_HEALED not in facts
+    ]
+
+
+async def _heal_each(
+    run: RunDir, site: Mapping[str, Any], left: Sequence[tuple[Case, Mapping[str, Any]]]
+) -> list[str]:
+    """Undo all of them; each has its time from now on. Returns what could not be undone, in words."""
+    said = await asyncio.gather(*(_heal_one(run, site, case, data) for case, data in left))
+    return [words for words in said if words]
+
+
+async def _heal_one(run: RunDir, site: Mapping[str, Any], case: Case, data: Mapping[str, Any]) -> str:
+    """Undo one fault and put on record whether it is; returns why not, in words, or ""."""
+    hit = hit_of(data)
+    healed, evidence = await heal(_Outside(site), hit)
+    known = {
+        "fault_id": data["fault_id"], "fault": hit.kind, "node": hit.node, "rank": hit.rank, "hit": hit.to_json(),
+        "evidence": evidence,
+    }  # fmt: skip
+    event = Event(
+        ev.FAULT_HEALED if healed else ev.FAULT_UNHEALED,
+        time.time_ns(),
+        time.monotonic_ns(),
+        os.uname().nodename,
+        "driver",
+        case.case_id,
+        data=known,
+    )
+    append_line(run.driver_events, event.to_json())
+    return "" if healed else f"{hit.kind} on {hit.node or 'the job'} is not healed: {evidence}"
 
 
 def _facts(run: RunDir, plan: Plan, case: Case) -> dict[str, dict[str, Any]]:

@@ -43,7 +43,11 @@ def _of_spec(spec: FaultSpec, index: int, case: Case, site: Site, taken: set[int
         content_id([case.seed, index, spec.model_dump(mode="json", exclude_defaults=True)])
     )
     elapsed_s = 0.0
-    again = spec.at.step is not None or spec.at.event in MOMENTS  # the same moment, of a later attempt
+    # Moments of our own loop are counted over the case; a program counts its own in each attempt.
+    counted = spec.at.event == RECOVERY or (spec.at.event in MOMENTS and case.command is None)
+    again = spec.at.step is not None or (
+        spec.at.event is not None and not counted
+    )  # the same, of a later attempt
 
     def named(n: int) -> str:
         return fault_id if spec.count == 1 else f"{fault_id}.{n}"
@@ -60,7 +64,7 @@ def _of_spec(spec: FaultSpec, index: int, case: Case, site: Site, taken: set[int
             after=(named(n - 1),) if again and n else (),
             params=dict(spec.params),
             at_event=spec.at.event or "",
-            at_count=spec.at.time + (n if spec.at.event == RECOVERY else 0),  # which is counted over attempts
+            at_count=spec.at.time + (n if counted else 0),
         )
         fault = _aimed(fault, spec, case, chance)
         at = spec.at

@@ -19,6 +19,7 @@ from harness.devcluster.state import Cluster, Host
 from harness.devcluster.waiting import wait_until
 
 _SIGNAL_S = 3.0
+_SAVED_S = 15.0  # how long slurmctld may take to end with its state saved
 
 
 class SlurmdStop:
@@ -75,11 +76,19 @@ class ControllerFreeze(_Controller):
 
 
 class ControllerKill(_Controller):
-    """slurmctld is killed: connections are refused until it is started again."""
+    """slurmctld is ended: connections are refused until it is started again, with the jobs that it knew."""
 
     def inject(self, cluster: Cluster, lease: Lease) -> dict[str, Any]:
-        """Kill it and see it gone."""
-        return _kill(powered(cluster, cluster.head.name)[1].pid, "slurmctld", "the head")
+        """End it with SIGTERM and see it gone.
+
+        SIGKILL would lose what it has not written yet (Slurm writes seconds after a change): jobs that had ended
+        would run or wait again after its start, and nodes be drained for jobs that they do not know.
+        """
+        process = _one(powered(cluster, cluster.head.name)[1].pid, "slurmctld", "the head")
+        send(process, signal.SIGTERM)
+        if wait_gone(process, _SAVED_S):
+            return {"pid": process.pid, "signal": "SIGTERM", "gone": True}
+        raise ClusterError(f"slurmctld was told to end and has not ended within {_SAVED_S:g} s")
 
 
 def _one(init: int, program: str, where: str) -> ProcessId:

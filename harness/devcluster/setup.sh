@@ -35,6 +35,7 @@ CLUSTER_PACKAGES=(
 # What only the tests need.
 TEST_PACKAGES=(
     chromium             # opens the report
+    hdf5-tools           # h5dump, whose commands analysis/SCHEMA.md shows
     libopenmpi3          # the MPI library that sites have, under Slurm's pmix
     hpcc                 # the MPI program of configs/campaigns/command.yaml; 0.5 MB
 )

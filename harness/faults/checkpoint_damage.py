@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from harness.faults import FaultError, Hit, Tools, damage
-from harness.runtime.checkpoint_files import CheckpointError, committed
+from harness.runtime.checkpoint_files import CheckpointError
 
 WHICH = ("newest", "all")
 TRIES = 3  # a checkpoint may be removed, being old, in the moment in which it is chosen
@@ -37,7 +37,7 @@ class CheckpointDamage:
     def _damage(self, parent: Path, which: str, chance: Random) -> list[damage.Evidence]:
         for left in reversed(range(TRIES)):
             try:
-                found = committed(parent)
+                found = damage.committed(parent)
                 if not found:
                     raise FaultError(
                         f"{parent}: there is no checkpoint to damage; let it strike after the first"

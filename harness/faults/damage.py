@@ -11,28 +11,32 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from harness.faults import FaultError
+from harness.faults import FaultError, program_checkpoints
 from harness.rundir import sync_folder
-from harness.runtime.checkpoint_files import (
-    MANIFEST,
-    CheckpointError,
-    Stamp,
-    committed,
-    read_manifest,
-    write_manifest,
-)
+from harness.runtime import checkpoint_files
+from harness.runtime.checkpoint_files import MANIFEST, CheckpointError, read_manifest, write_manifest
 
 BLOCK_BYTES = 4096
 TRIES = 100  # to find a block that is not zeros already
 
 Evidence = dict[str, Any]
 Damage = Callable[[Path, Random], Evidence]
+
+
+def committed(parent: Path) -> Sequence[checkpoint_files.Stamp | program_checkpoints.Stamp]:
+    """Committed checkpoints, the harness's or a program's, newest first.
+
+    Raises:
+        CheckpointError, OSError: the folder cannot be looked into.
+    """
+    found = checkpoint_files.committed(parent)
+    return found or (program_checkpoints.committed(parent) if parent.is_dir() else [])
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -99,6 +103,8 @@ def stale_shard(folder: Path, chance: Random) -> Evidence:
         FaultError: there is no checkpoint before.
     """
     older = _before(folder)
+    if _is_programs(folder):
+        return _stale_part(folder, older, chance)
     manifest, before = read_manifest(folder), read_manifest(older)
     rank, name = _shard(folder, chance)
     if rank >= before["world"]:
@@ -121,14 +127,37 @@ def stale_shard(folder: Path, chance: Random) -> Evidence:
 
 def torn_manifest(folder: Path, chance: Random) -> Evidence:
     """The manifest ends somewhere in its middle."""
-    length = chance.randrange((folder / MANIFEST).stat().st_size - 1)  # its last byte is a line feed
+    rank, name = -1, MANIFEST
+    if _is_programs(folder):
+        rank = _shard(folder, chance)[0]
+        name = f"rank-{rank}/{program_checkpoints.MANIFEST}"
+    length = chance.randrange((folder / name).stat().st_size - 1)  # its last byte may be a line feed
 
     def change(path: Path) -> None:
         with path.open("r+b") as stream:
             stream.truncate(length)
             os.fsync(stream.fileno())
 
-    return _done(folder, -1, MANIFEST, change, offset=length)
+    return _done(folder, rank, name, change, offset=length)
+
+
+def _stale_part(folder: Path, older: Path, chance: Random) -> Evidence:
+    """The same of a program's: the part of one rank, manifest included."""
+    rank, name = _shard(folder, chance)
+    part = f"rank-{rank}"
+    if not (older / part).is_dir():
+        raise FaultError(f"{older.name} has no part of rank {rank}")
+    name = f"{part}/{program_checkpoints.MANIFEST}"  # the one file that is never the same in two
+
+    def change(_: Path) -> None:
+        shutil.rmtree(folder / part)
+        shutil.copytree(older / part, folder / part)
+
+    return _done(folder, rank, name, change, instead=older.name)
+
+
+def _is_programs(folder: Path) -> bool:
+    return program_checkpoints.Stamp.of_name(folder.name) is not None
 
 
 KINDS: Mapping[str, Damage] = {
@@ -143,6 +172,10 @@ KINDS: Mapping[str, Damage] = {
 
 def _shard(folder: Path, chance: Random) -> tuple[int, str]:
     """A rank and one of its files that is not empty."""
+    if _is_programs(folder):
+        if not (found := program_checkpoints.files(folder)):
+            raise FaultError(f"{folder.name} has no files besides its manifests")
+        return chance.choice(found)
     try:
         manifest = read_manifest(folder)
     except CheckpointError as error:
@@ -159,11 +192,11 @@ def _shard(folder: Path, chance: Random) -> tuple[int, str]:
 
 
 def _before(folder: Path) -> Path:
-    stamp = Stamp.of_name(folder.name)
-    older = [s for s in committed(folder.parent) if stamp is not None and s < stamp]
+    newest_first = [stamp.name for stamp in committed(folder.parent)]
+    older = newest_first[newest_first.index(folder.name) + 1 :] if folder.name in newest_first else []
     if not older:
         raise FaultError(f"{folder.name} is the only checkpoint: there is none before, to take a shard from")
-    return folder.parent / older[0].name
+    return folder.parent / older[0]
 
 
 def _done(folder: Path, rank: int, name: str, change: Callable[[Path], None], **where: Any) -> Evidence:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # How an attempt ended. "lost" is written by nobody: it is what a reader concludes from a start without
@@ -57,7 +57,12 @@ class Attempt:
     failure: str = ""  # class of the failure (harness.failures) where those who were there could tell
     policy: str = ""  # how it was begun: "first", or the recovery policy
     last_begun: int = -1  # highest step that any rank is known to have begun
+    blamed_step: int = -1  # the step that who ended it had begun: a rank, or a lost node's; -1: nobody
     fell_silent: bool = False  # whether the rank that took the others with it ended without a word
+    first_step_wall_ns: int = 0  # when a step was first seen to be finished
+    moments: Mapping[str, int] = field(
+        default_factory=dict
+    )  # how many of each the case has had, this one included
     saved_step: int = 0  # the newest checkpoint on shared storage when it ended: so many steps were finished
 
     @property

@@ -6,6 +6,7 @@ the site are in ``harness.fault_rules``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,15 @@ from pydantic_core import PydanticCustomError
 from harness.model import fault as fault_model
 from harness.model.fields import Finding, Frozen, Line, Text, did_you_mean, refuse_if_any
 from harness.model.scalars import ParamValue, Step
+
+_PLACE = re.compile(r"[a-z][a-z0-9_-]{0,62}")  # of a user's program
+
+
+# By what a kind hits: words of the reason that a case then ends with, as an example.
+_REASONS = {
+    "rank": "ended", "node": "was lost", "nodes": "was lost", "job": "received SIGTERM",
+    "checkpoint": "no checkpoint can be used", "controller": "Unable to contact slurm controller",
+}  # fmt: skip
 
 
 def _known_kind(value: str) -> str:
@@ -40,7 +50,7 @@ class Detection(Frozen):
 
     lease_s: Annotated[float, Field(ge=0.5, le=600)] = 5.0
     """A node whose agent is silent for so long is lost; an agent that hears nothing for so long ends its ranks."""
-    frozen_s: Annotated[float, Field(ge=0.05, le=600)] = 1.0
+    frozen_s: Annotated[float, Field(ge=0.05, le=600)] = 0.9
     """A rank that the kernel calls stopped for so long is frozen; shorter pauses are tolerated."""
     step_s: Annotated[float, Field(ge=0.1, le=86_400)] = 10.0
     """The window of a step is never shorter than this."""
@@ -70,6 +80,30 @@ class Target(Frozen):
         return {k: v for k, v in self.model_dump().items() if v is not None}
 
 
+def _place(value: str) -> str:
+    if value not in (*fault_model.MOMENTS, fault_model.RECOVERY) and not _PLACE.fullmatch(value):
+        raise PydanticCustomError(
+            "text",
+            "is no moment, allowed: {moments}, or the name of a place in a program that cooperates (a-z 0-9 _ -)",
+            {"moments": ", ".join((*fault_model.MOMENTS, fault_model.RECOVERY))},
+        )
+    return value
+
+
+Place = Annotated[
+    str,
+    AfterValidator(_place),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": [*fault_model.MOMENTS, fault_model.RECOVERY]},
+                {"type": "string", "pattern": f"^{_PLACE.pattern}$"},
+            ]
+        }
+    ),
+]
+
+
 class Moment(Frozen):
     """When a fault is injected: one of step, steps, after_s, mtbf_s, event."""
 
@@ -81,17 +115,9 @@ class Moment(Frozen):
     """Seconds after the case's first step."""
     mtbf_s: Annotated[float, Field(gt=0, le=10_000_000)] | None = None
     """A Poisson process with this mean time between faults, from the case's first step; `count` says how many."""
-    event: (
-        Literal[
-            "restore.begin",
-            "checkpoint.begin",
-            "checkpoint.written",
-            "checkpoint.committed",
-            "recovery.begin",
-        ]
-        | None
-    ) = None
-    """A moment of the run. checkpoint.written: files are written, nothing is committed."""
+    event: Place | None = None
+    """A moment of the run: restore.begin, checkpoint.begin, checkpoint.written (its files are, nothing is committed),
+    checkpoint.committed, recovery.begin; or a place that a program names by harness.program's faults.at."""
     time: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """event only: at its n-th time."""
 
@@ -209,6 +235,13 @@ class FaultSpec(Frozen):
     def _expect_findings(self, kind: fault_model.Kind) -> Iterator[Finding]:
         if self.because and self.expect != fault_model.FAILED:
             yield Finding(("because",), f"means nothing with expect: {self.expect}; remove it", self.because)
+        if self.expect == fault_model.FAILED and not self.because and not kind.harmless:
+            yield Finding(
+                ("expect",),
+                "says nothing of why, so a case that ends for any other reason would pass; add because: with words "
+                f'that its reason must hold, such as because: "{_REASONS[kind.hits]}"',
+                self.expect,
+            )
         if self.kind in fault_model.DEADLY and self.expect == fault_model.UNHARMED:
             yield Finding(
                 ("expect",),

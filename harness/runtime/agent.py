@@ -24,17 +24,18 @@ from typing import Any
 from harness.model import event as ev
 from harness.model.event import Event
 from harness.rundir import brief, read_promised
-from harness.runtime import memory, page, processes, recorder, slices, succession
+from harness.runtime import leftovers, memory, page, processes, recorder, slices, succession
 from harness.runtime.channel import Channel, ChannelClosed, Message, connect
 from harness.runtime.network import interface_of
 from harness.runtime.shipper import Shipper
-from harness.runtime.watched import Rank, segments_of
+from harness.runtime.watched import STOPPED, Rank, state_of
 from harness.telemetry import Telemetry
 
-MEMORY = Path("/dev/shm")
 WATCH_S = 0.05
 BEAT_S = 0.1
+HEAR_OUT_S = 0.5  # for what a program that is ended has said last
 SHIP_S = 0.25
+ASK_AGAIN_S = 10.0
 SHIP_AGAIN_S = 10.0  # how long an attempt's end waits for shared storage that takes no more
 TELEMETRY_S = 1.0
 CONNECT_S = 60.0
@@ -53,7 +54,10 @@ class Agent:
         self.folder: Path | None = None
         self.shipper: Shipper | None = None
         # Where ranks keep checkpoints in this node's memory; it outlives attempts, and ends with this agent.
-        self.memory = (MEMORY if os.path.isdir(MEMORY) else root) / f"{root.name}-memory"
+        self.memory = leftovers.memory_of(root)
+        self.segments: set[Path] = set()  # shared memory that the ranks of the attempt have had
+        self._alive: list[int] = []  # ranks of the last attempt that could not be ended
+        self._ask_at = self._ask_gap_s = 0.0  # when they are asked for it, and how long until the time after
         self.records: recorder.Recorder | None = None
         self.case_id, self.attempt = "", -1
         self.programs = False  # whether the ranks run somebody's program, which may leave processes behind
@@ -89,8 +93,7 @@ class Agent:
             await self._finish()
             if self.forkserver is not None and self.forkserver.returncode is None:
                 self.forkserver.kill()
-            shutil.rmtree(self.root, ignore_errors=True)
-            shutil.rmtree(self.memory, ignore_errors=True)
+            leftovers.remove(self.root)
 
     async def _receive(self) -> int:
         while True:
@@ -143,6 +146,7 @@ class Agent:
             case_id=message["case_id"],
             attempt=message["attempt"],
             bytes=shipped,
+            alive=self._alive,
             records=records,
             problem=self._unshipped or self._unrecorded,
         )
@@ -152,7 +156,9 @@ class Agent:
         """Have a fork server before it is needed; whether that failed is told when it is asked for."""
         async with self._forking:
             if self.forkserver is None:
-                _, self._torch = await self._start_forkserver(Path(message["log"]))
+                problem, self._torch = await self._start_forkserver(Path(message["log"]))
+                if not problem:
+                    self._ask_forkserver(modules=message["modules"])
 
     async def _prepare(self, message: Message) -> None:
         self.folder = self.root / message["case_id"] / message["attempt"]
@@ -233,6 +239,14 @@ class Agent:
                 rank = self.ranks.get(pids.pop(message["pid"], -1))
                 if rank is not None:
                     rank.exit_status = message["status"]
+                    if rank.reported:  # its end was told before anybody could know how
+                        self.channel.send(
+                            "rank_status",
+                            case_id=self.case_id,
+                            attempt=self.attempt,
+                            rank=rank.number,
+                            status=message["status"],
+                        )
             elif message["type"] == "refused":
                 rank = self.ranks.get(message["rank"])
                 if rank is not None:
@@ -245,6 +259,7 @@ class Agent:
         if self.programs:
             processes.adopt_orphans()
         self.ranks = {r: Rank(r) for r in message["ranks"]}
+        self.segments, self._ask_at, self._ask_gap_s = set(), 0.0, 0.0 if not message["fork"] else WATCH_S
         self.shipper = Shipper(self.folder, Path(message["stream"]))
         self._unshipped = self._unrecorded = ""
         with self._recording():
@@ -258,15 +273,20 @@ class Agent:
             for number in message["ranks"]:
                 self._spawn(number, message)
         elif message["fork"]:
-            assert self.forkserver is not None and self.forkserver.stdin is not None
+            self._ask_forkserver(modules=message["modules"])
             for number in message["ranks"]:
-                request = {
-                    "spec": message["spec"],
-                    "rank": number,
-                    "log": f"{message['logs']}/rank-{number}.log",
-                    "environment": {**message["environment"], **message["rank_environment"][str(number)]},
-                }
-                self.forkserver.stdin.write(json.dumps(request).encode() + b"\n")
+                self._ask_forkserver(
+                    spec=message["spec"],
+                    rank=number,
+                    log=f"{message['logs']}/rank-{number}.log",
+                    environment={**message["environment"], **message["rank_environment"][str(number)]},
+                )
+
+    def _ask_forkserver(self, **request: Any) -> None:
+        assert (
+            self.forkserver is not None and self.forkserver.stdin is not None
+        )  # it was asked for with a pipe
+        self.forkserver.stdin.write(json.dumps(request).encode() + b"\n")
 
     def _spawn(self, number: int, message: Message) -> None:
         """Start a rank as a process of its own: one that runs somebody's program."""
@@ -319,14 +339,29 @@ class Agent:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(rank.pidfd, signal.SIGKILL)
 
+    async def _hear_out(self) -> None:
+        """Have the ranks end their programs, record what these said last, and end; who cannot is made to."""
+        asked = [r for r in self.ranks.values() if r.pidfd >= 0 and not r.is_gone()]
+        asked = [r for r in asked if state_of(r.pid) not in STOPPED]
+        for rank in asked:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(rank.pidfd, signal.SIGUSR1)
+        end = time.monotonic() + HEAR_OUT_S
+        while any(not r.is_gone() for r in asked) and time.monotonic() < end:
+            await asyncio.sleep(0.005)
+
     async def _finish(self) -> None:
         """End the ranks of this node and ship all that they recorded."""
+        if self.programs:
+            await self._hear_out()
+        self._ask_for_shared()
         for rank in self.ranks.values():
             if rank.pidfd >= 0 and not rank.is_gone():
                 await asyncio.to_thread(self._kill, rank)  # it may take seconds
         end = time.monotonic() + 5
         while any(r.pidfd >= 0 and not r.is_gone() for r in self.ranks.values()) and time.monotonic() < end:
             await asyncio.sleep(0.01)
+        self._alive = [r.number for r in self.ranks.values() if r.pidfd >= 0 and not r.is_gone()]
         for rank in self.ranks.values():
             if rank.pidfd >= 0:
                 asyncio.get_running_loop().remove_reader(rank.pidfd)
@@ -335,11 +370,7 @@ class Agent:
                 rank.process.poll()
             rank.close()
         await asyncio.to_thread(self._sweep)
-        for segment in {s for rank in self.ranks.values() for s in rank.segments or ()}:
-            if segment.is_relative_to(self.root) or segment.is_relative_to(self.memory):
-                continue
-            with contextlib.suppress(OSError):  # it is gone, as it should be, or not ours
-                segment.unlink()
+        leftovers.unlink(self.segments)
         self.ranks = {}
         with self._recording():
             if self.records is not None:
@@ -380,6 +411,7 @@ class Agent:
             if rank.pidfd >= 0:
                 self._kill(rank)
         self._sweep()
+        leftovers.unlink(self.segments)
         shutil.rmtree(self.memory, ignore_errors=True)  # as the memory of a lost node is
         if self.forkserver is not None and self.forkserver.returncode is None:
             self.forkserver.kill()
@@ -396,6 +428,9 @@ class Agent:
 
     async def _watch(self) -> int:
         beat = measured = shipped = 0.0
+        told_astray: list[
+            int
+        ] = []  # told at once: what follows from it may end the attempt before the next beat
         while True:
             now = time.monotonic()
             if self._failure is not None:
@@ -408,8 +443,15 @@ class Agent:
                 )
                 return SUPERVISOR_GONE
             self._look()
-            if now - beat >= BEAT_S:
-                beat = now
+            if now >= self._ask_at:
+                self._ask_for_shared()
+                # MPI makes it when it starts, and a rank may be killed right after.
+                waits_for_it = not self.segments and not self._ask_gap_s
+                self._ask_gap_s = 0.0 if waits_for_it else min(2 * self._ask_gap_s + WATCH_S, ASK_AGAIN_S)
+                self._ask_at = now + self._ask_gap_s
+            astray = [r.progress.strayed for r in self.ranks.values() if r.progress is not None]
+            if now - beat >= BEAT_S or astray != told_astray:
+                beat, told_astray = now, astray
                 self.channel.send(
                     "beat",
                     attempt=self.attempt,
@@ -447,8 +489,6 @@ class Agent:
             gone = rank.pidfd >= 0 and rank.is_gone()
             if gone:
                 rank.look(path)
-            elif rank.segments is None and rank.progress is not None and rank.progress.begun >= 0:
-                rank.segments = segments_of(rank.pid)
             if (seen := rank.progress) is not None:
                 if seen.fault and seen.fault != rank.struck:
                     felt = seen.fault < 0
@@ -463,6 +503,15 @@ class Agent:
                         self._say_fault("fault_due", rank, seen.due, seen.fault_wall_ns)
             if gone:
                 self._report(rank, self._last_words(rank))
+
+    def _ask_for_shared(self) -> None:
+        """Learn what shared memory the ranks have: one that is killed leaves it behind."""
+        pids = [r.pid for r in self.ranks.values() if r.pidfd >= 0 and not r.gone]
+        if self.programs:
+            pids += [below for pid in pids for below in processes.descendants(pid)]
+        if found := leftovers.segments_of(pids) - self.segments:
+            self.segments |= found
+            leftovers.note(self.root, found)
 
     def _hold(self, rank: Rank, pid: int) -> None:
         try:
@@ -503,6 +552,8 @@ class Agent:
             of=rank.progress.of if rank.progress else 0,
             sequence=rank.progress.sequence if rank.progress else 0,
             begun=rank.progress.begun if rank.progress else -1,
+            strayed=rank.progress.strayed if rank.progress else -1,
+            moments=rank.progress.moments if rank.progress else (),
             wall_ns=rank.gone_wall_ns or time.time_ns(),
             words=words[:2000],
         )
@@ -536,6 +587,8 @@ def _told(rank: Rank, seen: page.Progress, now: float) -> list[float]:
         seen.section,
         round(age_s, 3),
         round(rank.stopped_s(now), 3),
+        seen.strayed,
+        *seen.moments,
     ]
 
 
@@ -549,14 +602,16 @@ async def _main() -> int:
         or environment["HARNESS_SUPERVISOR_NODE"]
     )
     generation = environment.get("HARNESS_GENERATION", "0")
-    root = Path(environment["HARNESS_NODE_LOCAL"]) / f"hh-{environment['HARNESS_JOB']}-{generation}-{node}"
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(mode=0o700, parents=True)
+    node_local = Path(environment["HARNESS_NODE_LOCAL"])
+    leftovers.sweep(node_local, node=node)
+    root = node_local / leftovers.folder_of(environment["HARNESS_JOB"], generation, node)
+    lock = leftovers.take(root)
     try:
         channel = await connect(host, int(environment["HARNESS_SUPERVISOR_PORT"]), token, node, CONNECT_S)
         return await Agent(channel, node, root, float(environment["HARNESS_LEASE_S"])).serve()
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        leftovers.remove(root)
+        os.close(lock)
 
 
 def main() -> int:

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 from harness import failures
 from harness.model import attempt as at
 from harness.model import event as ev
+from harness.model import fault
 from harness.model.attempt import Attempt, StreamEnd
 from harness.model.case import Case
 from harness.rundir import write_json
-from harness.runtime import detect, page, world
+from harness.runtime import armed, detect, page, world
 from harness.runtime.channel import Message
 from harness.runtime.checkpoint_files import CheckpointError, committed
 from harness.runtime.command import ENDED_FROM_OUTSIDE
 from harness.runtime.launcher import AWAY_S, RETRY_S
-from harness.runtime.rank_view import RankView, culprit, exit_words
+from harness.runtime.rank_view import RankView, blame_s, culprit, exit_words
 from harness.slurm.commands import CommandError, controller_is_away
-from harness.workloads import launcher_of
+from harness.workloads import launcher_of, modules_of
 
 if TYPE_CHECKING:
     from harness.runtime.supervisor import Supervisor
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
 DETECTION = {"lease_s": 5.0, "frozen_s": 1.0, "step_s": 10.0, "checkpoint_s": 60.0, "start_s": 120.0}
 SAVE_S = 15.0  # what a last checkpoint may take: Slurm kills 30 s after SIGTERM, unless told otherwise
 SAVE_AHEAD_S = 0.4  # how far ahead of the ranks the step of the last checkpoint lies
-BLAME_S = 0.03  # after a rank failed: time for the first of several to be heard of
 PREPARE_S = 150.0
 FINISH_S = 30.0
 GRACE_S = 3.0  # after a rank failed: time for the others to say what they saw
 STEP_END_S = 15.0
 SIGNAL_S = 2.0
 POLL_S = 0.05
+BLAME_POLL_S = 0.005
 PROGRESS_S = 0.5
 
 
@@ -72,6 +73,7 @@ class AttemptRun:
         self.step: asyncio.subprocess.Process | None = None
         self.launcher = launcher_of(case)
         self.own_loop = case.command is None
+        self.own_steps = self.own_loop or armed.cooperates(case)  # its ranks strike themselves at a step
         # A new step of torch ranks imports torch again, in processes of their own.
         self.forked = self.launcher == "torch" and case.recovery != "new-step"
         self.started = False
@@ -86,6 +88,8 @@ class AttemptRun:
         self._detected: set[str] = set()
         self.felt: set[int] = set()  # numbers of faults whose effect the rank has met
         self.failure = ""  # its class, where we can tell
+        self.blamed: int | None = None  # the rank whose end or standstill ended the attempt
+        self.first_step_ns = 0  # when a step was first seen to be finished, wall
         self.start_step: Callable[[], Awaitable[asyncio.subprocess.Process]]
         self.step_until = time.monotonic() + AWAY_S
 
@@ -115,6 +119,9 @@ class AttemptRun:
             end_mono_ns=time.monotonic_ns(),
             last_step=self._slowest().finished if self.ranks else -1,  # none: no node was usable
             last_begun=max((r.begun for r in self.ranks), default=-1),
+            blamed_step=self._blamed_step(),
+            first_step_wall_ns=self.first_step_ns,
+            moments=self._moments(),
             saved_step=self._saved_step(),
             fell_silent=(number := culprit(self.ranks)) is not None and self.ranks[number].fell_silent,
             failure=self._failure(outcome),
@@ -123,6 +130,18 @@ class AttemptRun:
         self.s.event(ev.ATTEMPT_ENDED, self.case.case_id, self.attempt.index, outcome=outcome, reason=reason)
         self.s.links.on_message = lambda node, message: None
         return self.attempt
+
+    def _moments(self) -> dict[str, int]:
+        """How many of each moment the case has had now: what earlier attempts had, and the furthest of these ranks."""
+        here = [max((r.moments[i] for r in self.ranks), default=0) for i in range(len(fault.MOMENTS))]
+        before = self.s.faults.moments(self.case)
+        return {m: before[m] + n for m, n in zip(fault.MOMENTS, here, strict=True)}
+
+    def _blamed_step(self) -> int:
+        """The step that the blamed rank had begun, or the ranks of lost nodes; -1 where nobody is blamed."""
+        if self.blamed is not None:
+            return self.ranks[self.blamed].begun
+        return max((r.begun for r in self.ranks if self.s.links.lost(r.node)), default=-1)
 
     def _saved_step(self) -> int:
         if not self.case.checkpoint_every:
@@ -160,10 +179,13 @@ class AttemptRun:
                 rank = self.ranks[int(number)]
                 if not rank.ended:
                     rank.state, rank.begun, rank.finished, rank.of = seen[:4]
-                    rank.sequence, rank.section, rank.section_s, rank.stopped_s = seen[4:]
+                    rank.sequence, rank.section, rank.section_s, rank.stopped_s, rank.strayed = seen[4:9]
+                    rank.moments = tuple(seen[9:])
         elif kind == "rank_exited":
             self._exited(node, message)
             self.changed.set()
+        elif kind == "rank_status":
+            self.ranks[message["rank"]].status = message["status"]
         elif kind == "fault_fired":
             self.s.faults.struck(self, message["rank"], message["fault"], message["wall_ns"], message["step"])
             self.changed.set()
@@ -184,6 +206,7 @@ class AttemptRun:
         rank.words, rank.finished, rank.of = message["words"], message["finished"], message["of"]
         rank.begun, rank.sequence = max(rank.begun, message["begun"]), message["sequence"]
         rank.ended_wall_ns, rank.stopped_s = message["wall_ns"], 0.0
+        rank.strayed, rank.moments = message["strayed"], tuple(message["moments"]) or rank.moments
         rank.ended_order = sum(r.ended for r in self.ranks)
         if rank.state != page.DONE:
             self.s.event(
@@ -215,9 +238,9 @@ class AttemptRun:
             evidence=evidence,
         )
 
-    async def _tick(self) -> None:
+    async def _tick(self, at_most_s: float = POLL_S) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.changed.wait(), POLL_S)
+            await asyncio.wait_for(self.changed.wait(), at_most_s)
         self.changed.clear()
 
     def _lost_node(self) -> str:
@@ -231,6 +254,8 @@ class AttemptRun:
         if any(self.s.links.closed(node) for node in self.attempt.nodes) and not self.case.in_place:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.s.signal.wait(), SIGNAL_S)
+        while self.s.links.may_be_cut_off() and not self.s.signal.is_set():
+            await self._tick()  # for less than a lease
         if self.s.signal.is_set():
             return at.INTERRUPTED, f"received {self.s.signal_name}"
         for node in self.attempt.nodes:
@@ -269,6 +294,7 @@ class AttemptRun:
             return ""
         rank = self.ranks[finding.rank]
         self._detect(finding.what, finding.rank, rank.node, finding.evidence)
+        self.blamed = finding.rank
         if not self.own_loop and self.case.recovery == "none":
             return ""  # a program may have its reasons, and nobody asked for it to be ended
         return f"{finding.what}: rank {finding.rank} on {rank.node} at step {rank.begun}: {finding.evidence}"
@@ -293,7 +319,11 @@ class AttemptRun:
         if (number := culprit(self.ranks)) is not None:
             rank = self.ranks[number]
             words = f"its process ended{exit_words(rank)}; {rank.words or 'without a word'}"
-            self._detect(detect.DEAD, number, rank.node, words)
+            if (astray := detect.stray(self.ranks)) is None:
+                return self._detect(detect.DEAD, number, rank.node, words)
+            view = self.ranks[astray]
+            words = f"{detect.strayed_words(astray, view)}; of rank {number}: {words}"
+            self._detect(detect.STRAYED, astray, view.node, words)
 
     # --- the course of it -------------------------------------------------------------------------------
 
@@ -326,7 +356,9 @@ class AttemptRun:
             for node in self.s.links.live()[
                 len(self.attempt.nodes) :
             ]:  # spares import torch now, not when it matters
-                self.s.links.send(node, "warm", log=str(self.s.links.log(node)))
+                self.s.links.send(
+                    node, "warm", log=str(self.s.links.log(node)), modules=modules_of(self.case)
+                )
         ready_by = min(deadline, time.monotonic() + PREPARE_S)
         while len(self.prepared) < len(self.attempt.nodes):
             if problem := self._lost_node():
@@ -374,6 +406,7 @@ class AttemptRun:
                 spec=str(spec),
                 ranks=numbers,
                 fork="process" if self._by_agent else self.forked,
+                modules=modules_of(self.case),
                 programs=self.case.command is not None,
                 logs=str(self.folder),
                 stream=str(self.folder / f"{node}.stream"),
@@ -425,6 +458,9 @@ class AttemptRun:
         if interface and self.launcher != "mpi":
             environment["GLOO_SOCKET_IFNAME"] = interface
             environment["NCCL_SOCKET_IFNAME"] = f"={interface}"  # without "=" NCCL takes it for a prefix
+        environment |= self.case.environment
+        if "OMP_NUM_THREADS" in self.case.environment:  # libgomp read it when the fork server imported torch
+            environment["HARNESS_TORCH_THREADS"] = self.case.environment["OMP_NUM_THREADS"]
         folders = {}
         if self.case.command is not None:
             key, case_id = self.s.job.key, self.case.case_id
@@ -449,6 +485,7 @@ class AttemptRun:
                 "folder": str(self.folder),
                 "known_step": self.s.known_step(self.case.case_id),
                 "armed": list(self.s.faults.armed(self.case, self.attempt.index)),
+                "moments": self.s.faults.moments(self.case),
                 "memory_folders": {n: a["memory"] for n, a in self.prepared.items()},
                 **folders,
             },
@@ -468,7 +505,8 @@ class AttemptRun:
                 return await self._why_ended()
             if any(r.ended and r.state != page.DONE for r in self.ranks):
                 failed_at = failed_at or time.monotonic()
-                if time.monotonic() - failed_at > (BLAME_S if self.case.in_place else GRACE_S):
+                wait_s = blame_s(self.ranks) if self.case.in_place else GRACE_S
+                if time.monotonic() - failed_at > wait_s:
                     return await self._why_ended()
             if finding := self._look():
                 return at.FAILED, finding
@@ -485,7 +523,10 @@ class AttemptRun:
                     f"not finished within its {self.case.time_limit_min} minutes; slowest rank is at step "
                     f"{slowest.finished + 1} of {max(slowest.of, self.case.steps)}"
                 )
-            self.s.faults.poll(self._slowest().begun, max((r.finished for r in self.ranks), default=-1))
+            finished = max((r.finished for r in self.ranks), default=-1)
+            if finished >= 0:
+                self.first_step_ns = self.first_step_ns or time.time_ns()
+            self.s.faults.poll(self._slowest().begun, finished)
             if time.monotonic() - told > PROGRESS_S:
                 told = time.monotonic()
                 slowest = self._slowest()
@@ -496,14 +537,14 @@ class AttemptRun:
                     page.STATES[slowest.state],
                     max(slowest.of, slowest.finished + 1),
                 )
-            await self._tick()
+            await self._tick(POLL_S if failed_at is None else BLAME_POLL_S)
 
     def _ended(self) -> tuple[str, str]:
         bad = [n for n, r in enumerate(self.ranks) if r.state != page.DONE]
         if not bad:
             return at.COMPLETED, ""
         found = culprit(self.ranks)
-        number = bad[0] if found is None else found
+        self.blamed = number = bad[0] if found is None else found
         rank = self.ranks[number]
         self.failure = failures.of_words(rank.words)
         if rank.words:

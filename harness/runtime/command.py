@@ -26,7 +26,7 @@ from harness.model import event as ev
 from harness.model import placeholders
 from harness.model.event import Event
 from harness.rundir import PROMISED_S
-from harness.runtime import memory, page, processes, world
+from harness.runtime import armed, memory, page, processes, world
 from harness.runtime.criteria import Criteria
 from harness.runtime.output import Lines, Log
 from harness.runtime.readings import Searching, TooSlow, bounded
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.1  # between two looks at what the program said through harness.program
 DRAIN_S = 1.0  # for output that is still on its way when the program has ended
+END_S = 5  # what this may still take when it is to end
 GRACE_S = 2.0  # between SIGTERM and SIGKILL at its own time limit
 LAST_LINES = 3
 READ_BYTES = 1 << 16
@@ -85,11 +86,13 @@ class Program:
         self.log = Log(Path(spec.folder) / f"rank-{context.rank}.log")
         self.last: list[str] = []
         self.code = 0
-        self.overdue = False
+        self.overdue = self._to_end = False
+        self._child: subprocess.Popen[bytes] | None = None
         self.left = 0  # processes that the program left running
         self.criteria = Criteria(self.command, self.values, self.folder, context, recorder, position)
         told = self.criteria.declared, context.check, self._tell, context.node, spec.case.case_id
-        self.said = Said(local, recorder, *told)
+        self.armed = armed.Armed(armed.of_rank(spec, context.rank), local, position)
+        self.said = Said(local, recorder, *told, self.armed, position.advance)
         recorder.define("program", ("exit_code", "program_time_ns"))
 
     def _hear(self, line: str) -> None:
@@ -110,6 +113,7 @@ class Program:
             if self.said.begun > begun:
                 self.position.advance()
         self.said.faults.look()
+        self.armed.look()
 
     def _tell(self, kind: str, wall_ns: int, mono_ns: int, data: Mapping[str, Any]) -> None:
         """Record what the program says happened then."""
@@ -139,7 +143,7 @@ class Program:
         arguments = self._arguments()
         counter = memory.counter_of(os.getpid())
         kills = memory.kills(counter)
-        _mind_signals()
+        self._mind_signals()
         processes.adopt_orphans()
         self.context.event(ev.PROGRAM_STARTED, program=arguments, folder=str(self.folder))
         start = time.monotonic_ns()
@@ -150,6 +154,8 @@ class Program:
         took_ns = self._ended_ns - start
         self._end_the_rest()
         self._look()
+        if self._to_end:
+            os._exit(1)  # what its program said last is recorded; why it was ended, others know
         self.said.faults.ended(self.code)
         self.position.set(state=page.CLOSING)
         self.context.event(
@@ -165,12 +171,24 @@ class Program:
         words = self._failure(took_ns / 1e9)
         if not words or self._is_final:
             self.criteria.judge(self.code, ended, in_time=not self.overdue)
+        if not words:
+            self._answer()
         self.said.close()
         self.log.close()
         if words and not self.overdue and memory.kills(counter) > kills:
             words = f"killed for memory: its cgroup reached the job's limit on this node; {words}"
         if words:
             raise ProgramFailed(words)
+
+    def _answer(self) -> None:
+        """What is compared with the undisturbed twin's."""
+        self.criteria.answer()
+        if self.command.get("answers"):
+            self.said.answered = True
+        self.said.finish()
+        if self.command.get("cooperates") and self.said.begun < 0:
+            words = "the campaign says that it cooperates, and it began none"
+            self.context.check("counts its steps by harness.program", False, "a step that began", words)
 
     def _await_files(self) -> None:
         """Wait for what the batch host wrote for the program: shared storage may show it late."""
@@ -221,6 +239,7 @@ class Program:
 
     def _listen(self) -> None:
         """Read everything until the program has ended and its output too, or a little longer."""
+        assert self._child is not None
         assert self._child.stdout is not None and self._child.stderr is not None  # asked for as pipes
         selector = selectors.DefaultSelector()
         ended = os.pidfd_open(self._child.pid)
@@ -269,6 +288,7 @@ class Program:
 
     def _stop(self) -> None:
         """Its own time limit: asked to end first, then made to."""
+        assert self._child is not None
         self.overdue = True
         self.log.note(f"not finished within {self.command['time_limit_s']:g} s: ended")
         with contextlib.suppress(ProcessLookupError):
@@ -292,6 +312,25 @@ class Program:
         self.left += left
         return bool(left)
 
+    def _mind_signals(self) -> None:
+        """SIGTERM is the program's to die of; what it means for the case, the supervisor decides.
+
+        SIGUSR1 is the agent's, to end the program and to record what it said last. Where an agent started this
+        process, the agent's end is the same.
+        """
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+
+        def end(number: int, frame: object) -> None:
+            if self._child is None:
+                os._exit(1)
+            self._to_end = True
+            signal.alarm(END_S)
+            processes.end_descendants(os.getpid())
+
+        signal.signal(signal.SIGUSR1, end)
+        if os.environ.get("HARNESS_LAUNCHER") == "agent":
+            processes.die_with_parent(signal.SIGUSR1)
+
     def _failure(self, took_s: float) -> str:
         """Why the rank has failed, whatever its program said; "" where it has not."""
         if self.overdue:
@@ -304,22 +343,6 @@ class Program:
             words += f", allowed: {allowed}" if self.code >= 0 else ""
         said = " | ".join(self.last)[-500:]
         return f"{words}; " + (f"it ended with: {said}" if said else "it said nothing")
-
-
-def _mind_signals() -> None:
-    """SIGTERM is the program's to die of; what it means for the case, the supervisor decides.
-
-    Where an agent started this process, the agent's end ends it and everything below it.
-    """
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
-    if os.environ.get("HARNESS_LAUNCHER") == "agent":
-
-        def end(number: int, frame: object) -> None:
-            processes.end_descendants(os.getpid())
-            os._exit(1)
-
-        signal.signal(signal.SIGUSR1, end)
-        processes.die_with_parent(signal.SIGUSR1)
 
 
 def find_program(name: str, environment: dict[str, str], folder: Path, node: str) -> str:

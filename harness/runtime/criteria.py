@@ -7,6 +7,7 @@ ranks a criterion is asked of follows from the world, unless the campaign says i
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,6 +143,37 @@ class Criteria:
             passed, expected, observed = reading.verdict()
             if reading.required or not passed:
                 check(f"metric {reading.name}", passed, expected, observed)
+
+    def answer(self) -> None:
+        """Record what the campaign declares as its answer: the last value of a metric, the digest of a file."""
+        answers, words = self.command.get("answers") or {}, "what is compared with the undisturbed twin's"
+        for reading, _ in self.metrics:
+            if reading.name not in answers.get("metrics", ()):
+                continue
+            if reading.last is not None:
+                self.context.result(reading.name, repr(reading.last))
+            elif reading.required:
+                self.context.check(f"answer {reading.name}", False, words, "it was never said")
+        for text in answers.get("files", ()):
+            if self._is_of(None, text):
+                name = placeholders.fill(text, self.values)
+                try:
+                    self.context.result(f"file {name}", self._digest(name))
+                except OSError as error:
+                    self.context.check(f"answer {name}", False, words, error.strerror or error)
+
+    def _digest(self, name: str) -> str:
+        """Digest of a file of the program's folder.
+
+        Raises:
+            OSError: it is not there, or cannot be read.
+        """
+        self._size(name, FILES_S)  # it may still come
+        state = hashlib.sha256()
+        with (self.folder / name).open("rb") as file:
+            while data := file.read(READ_BYTES):
+                state.update(data)
+        return state.hexdigest()
 
     def _judge_file(self, name: str, patterns: Sequence[str], patience_s: float) -> None:
         size = self._size(name, patience_s)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from harness.runtime import page
 
-DEAD, FROZEN, HUNG, DEADLOCK, LIVELOCK, SILENT = (
-    "dead", "frozen", "hung", "deadlock", "livelock", "silent",
+DEAD, FROZEN, HUNG, DEADLOCK, LIVELOCK, SILENT, STRAYED = (
+    "dead", "frozen", "hung", "deadlock", "livelock", "silent", "strayed",
 )  # fmt: skip
 HISTORY = 200  # durations of a section that are remembered
 ENOUGH = 3  # durations before a window is believed
@@ -27,7 +27,7 @@ LONGER = 1.5  # times the longest that was healthy
 
 @dataclass
 class View:
-    """What agents last told of one rank; the first eight in the order of a beat."""
+    """What agents last told of one rank; the first nine in the order of a beat, which the moments end."""
 
     state: int = page.STARTING
     begun: int = -1
@@ -37,6 +37,8 @@ class View:
     section: int = page.SETUP
     section_s: float = 0.0
     stopped_s: float = 0.0
+    strayed: int = -1  # the step in which it did what it had not done before: harness.runtime.routine
+    moments: tuple[int, ...] = (0, 0, 0, 0)  # how many of each have come in this attempt
 
     @property
     def silent(self) -> bool:
@@ -121,6 +123,8 @@ class Detector:
         if view.silent or (not self._own_loop and view.begun < 0):
             return float("inf")
         start_s, section = self._settings["start_s"], view.section
+        if section == page.HELD:
+            return float("inf")  # the rank itself waits no longer than rank_faults.HOLD_S
         if section == page.SAVE:
             return max(self._settings["checkpoint_s"], learned_s(self._saves))
         if section == page.STEP or (section == page.SETUP and view.begun >= 0):
@@ -136,13 +140,13 @@ class Detector:
     def _follow(self, track: _Track, view: View, now: float) -> None:
         moved = (view.begun, view.finished, view.section)
         if moved != track.moved:
-            if view.finished > track.moved[1] >= 0:
+            if view.finished > track.moved[1] >= 0 and track.moved[2] != page.HELD:
                 steps = view.finished - track.moved[1]  # between two beats
                 self._steps.extend([(now - track.finished_at) / steps] * min(steps, ENOUGH))
             if track.moved[2] == page.SAVE and view.section != page.SAVE:
                 self._saves.append(now - track.moved_at)
-            if view.finished != track.moved[1]:
-                track.finished_at = now
+            if view.finished != track.moved[1] or track.moved[2] == page.HELD:
+                track.finished_at = now  # the time that it was held is no part of a step
             track.moved, track.moved_at = moved, now
         if view.sequence != track.sequence:
             track.sequence, track.sequence_at = view.sequence, now
@@ -159,12 +163,40 @@ class Detector:
             return Finding(LIVELOCK, culprit, f"{where}; it goes on trying; {told}")
         if not any(views[n].sequence for n in active):
             return Finding(HUNG, min(late, key=lambda n: (views[n].finished, views[n].begun, n)), where)
-        return Finding(DEADLOCK, last_one(views, active), f"{where}; nothing moves; {told}")
+        told = f"{where}; nothing moves; {told}"
+        if (astray := stray(views)) is not None:
+            return Finding(DEADLOCK, astray, f"{told}; {strayed_words(astray, views[astray])}")
+        last = last_one(views, active)
+        alike = [n for n in active if _place(views[n]) == _place(views[last])]
+        if len(alike) > 1:
+            told += f"; ranks {' '.join(map(str, alike))} are equally far: which of them is waited for cannot be told"
+        return Finding(DEADLOCK, last, told)
 
 
 def last_one(views: Sequence[View], active: Sequence[int]) -> int:
     """Whom the others wait for: the lowest sequence number, of several the least far, of several the lowest rank."""
-    return min(active, key=lambda n: (views[n].sequence, views[n].finished, views[n].begun, n))
+    return min(active, key=lambda n: (*_place(views[n]), n))
+
+
+def _place(view: View) -> tuple[int, int, int]:
+    return view.sequence, view.finished, view.begun
+
+
+def stray(views: Sequence[View]) -> int | None:
+    """The one rank that just did what it does in no step, where the others did as always; None where there is none.
+
+    What all do for the first time in the same step (a check each hundredth, say) is nobody's fault.
+    """
+    newest = max((view.strayed for view in views), default=-1)
+    who = [n for n, view in enumerate(views) if view.strayed == newest]
+    if newest < 0 or len(who) != 1 or newest < views[who[0]].begun - 1:
+        return None
+    return who[0]
+
+
+def strayed_words(rank: int, view: View) -> str:
+    """What ``stray`` says, for people."""
+    return f"rank {rank} left its usual order of collectives in step {view.strayed}"
 
 
 def learned_s(durations: Sequence[float] | deque[float]) -> float:

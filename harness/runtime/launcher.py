@@ -29,6 +29,8 @@ AWAY_S = (
 )
 RETRY_S = 2.0
 
+AGENT, SWEEP = "harness.runtime.agent", "harness.runtime.leftovers"
+
 EXIT_REQUEUE = (
     75  # EX_TEMPFAIL: on a site without Slurm, asks whoever started the supervisor to start it again
 )
@@ -49,8 +51,10 @@ class Launcher(Protocol):
     restart: int
     nodes: tuple[str, ...]
 
-    async def agent(self, node: str, environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
-        """Start the agent of one node."""
+    async def agent(
+        self, node: str, environment: Mapping[str, str], log: Path, module: str = AGENT
+    ) -> asyncio.subprocess.Process:
+        """Start the agent of one node, or another module in its place."""
 
     async def step(
         self,
@@ -166,7 +170,9 @@ class SlurmLauncher:
         more, command = self._container.arguments(module, variables)
         return await _start(["srun", *options, *more, *command], self._container.environment(variables), log)
 
-    async def agent(self, node: str, environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
+    async def agent(
+        self, node: str, environment: Mapping[str, str], log: Path, module: str = AGENT
+    ) -> asyncio.subprocess.Process:
         """One single-node step."""
         return await self._srun(
             [
@@ -185,7 +191,7 @@ class SlurmLauncher:
                 "-J",
                 "agent",
             ],
-            ["harness.runtime.agent"],
+            [module],
             environment,
             log,
         )
@@ -276,10 +282,12 @@ class LocalLauncher:
         self.restart = int(environment.get("HARNESS_RESTART_COUNT", "0"))
         self.nodes = tuple(f"local{n}" for n in range(nodes))
 
-    async def agent(self, node: str, environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
+    async def agent(
+        self, node: str, environment: Mapping[str, str], log: Path, module: str = AGENT
+    ) -> asyncio.subprocess.Process:
         """A plain process that answers to the node's name."""
         return await _start(
-            [sys.executable, "-m", "harness.runtime.agent"],
+            [sys.executable, "-m", module],
             {**os.environ, **environment, "HARNESS_SUPERVISOR_HOST": "127.0.0.1"},
             log,
         )

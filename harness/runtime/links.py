@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.model import event as ev
-from harness.runtime import succession
+from harness.runtime import leftovers, succession
 from harness.runtime.channel import MAX_LINE, Channel, ChannelClosed, Message, authenticate
-from harness.runtime.launcher import AWAY_S, RETRY_S
+from harness.runtime.launcher import AWAY_S, RETRY_S, SWEEP
 from harness.slurm.commands import controller_is_away
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 BEAT_S = 0.25
 CONNECT_S = 90.0
 QUIT_S = 10.0
+SWEEP_S = 15.0
 HELLO_S = 10.0
 
 SILENT, CLOSED, NEVER = "silent", "closed", "never connected"
@@ -81,18 +81,25 @@ class Links:
         link.process = await s.launcher.agent(
             node,
             {
-                "HARNESS_NODE": node,
+                **self._place(node),
                 "HARNESS_TOKEN_FILE": str(s.run.token(s.job.key)),
                 "HARNESS_SUPERVISOR_PORT": str(port),
                 "HARNESS_SUPERVISOR_NODE": s.host,
                 "HARNESS_LEASE_S": str(self.lease_s),
-                "HARNESS_NODE_LOCAL": s.site["paths"]["node_local"],
                 "HARNESS_PLACE": str(s.launcher.nodes.index(node)),
                 **s.succession(),
-                "HARNESS_JOB": f"{os.getuid()}-{s.run.path.name[-24:].replace(' ', '_')}-{s.job.key}",
             },
             self.log(node),
         )
+
+    def _place(self, node: str) -> dict[str, str]:
+        """What tells an agent, and who cleans up after it, where its folder is."""
+        s = self._supervisor
+        return {
+            "HARNESS_NODE": node,
+            "HARNESS_NODE_LOCAL": s.site["paths"]["node_local"],
+            "HARNESS_JOB": leftovers.job_name(s.run.path, s.job.key),
+        }
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -160,7 +167,7 @@ class Links:
                     self._lose(link, SILENT, f"no beat from its agent for {now - link.heard:.1f} s")
             if self.cut_off:
                 self._supervisor.step_down()
-            else:
+            elif not self._supervisor.stepped_down:
                 succession.say_alive(self._supervisor.run.alive(self._supervisor.job.key))
             await asyncio.sleep(self._beat_s)
 
@@ -195,6 +202,13 @@ class Links:
         silent = [link for link in others if link.lost_how == SILENT and link.channel is not None]
         return len(others) > 1 and len(silent) == len(others)
 
+    def may_be_cut_off(self) -> bool:
+        """Whether all of several other nodes have been quiet for half a lease: the next beats tell who is cut off."""
+        others = [link for link in self.links.values() if link.node != self._supervisor.host]
+        now = time.monotonic()
+        quiet = [x for x in others if x.channel is not None and now - x.heard > self.lease_s / 2]
+        return len(others) > 1 and len(quiet) == len(others) and not all(x.lost for x in others)
+
     def silent_nodes(self) -> list[str]:
         """Nodes that went silent without a closed connection: as a machine does that lost its power or its link."""
         return [n for n, link in self.links.items() if link.lost_how == SILENT]
@@ -204,6 +218,21 @@ class Links:
         channel = self.links[node].channel
         if channel is not None and not self.links[node].lost:
             channel.send(kind, **content)
+
+    async def _sweep(self) -> None:
+        """Remove what agents that were killed left on nodes that are up; when the job is taken away, the next does."""
+        if self._supervisor.signal.is_set():
+            return
+        killed = [n for n, link in self.links.items() if link.lost_how == CLOSED]
+        sweeps = [
+            await self._supervisor.launcher.agent(node, self._place(node), self.log(node), SWEEP)
+            for node in killed
+        ]
+        if sweeps:
+            await asyncio.wait([asyncio.create_task(s.wait()) for s in sweeps], timeout=SWEEP_S)
+        for sweep in sweeps:
+            if sweep.returncode is None:
+                sweep.kill()
 
     async def stop(self) -> None:
         """Let the agents go, and stop listening. An agent that does not go is left to its lease."""
@@ -217,6 +246,7 @@ class Links:
         ]
         if ending:
             await asyncio.wait(ending, timeout=QUIT_S)
+        await self._sweep()
         for task in [*ending, *self._tasks]:
             task.cancel()
         for link in self.links.values():

@@ -15,9 +15,10 @@ from pathlib import Path
 
 SIZE = 4096
 # magic, pid, rank, state, step begun, step finished, last change (mono ns), steps in all,
-# sequence number of collectives, section, section's begin (mono ns), fault it does, fault it waits for, when (wall ns)
-_LAYOUT = struct.Struct("<4sIiiqqqqqiqiiq")
-_MAGIC = b"HPG3"
+# sequence number of collectives, section, section's begin (mono ns), fault it does, fault it waits for, when (wall ns),
+# step in which it strayed from its routine, how many of each moment have come
+_LAYOUT = struct.Struct("<4sIiiqqqqqiqiiqq4i")
+_MAGIC = b"HPG4"
 _COMMAND = struct.Struct("<i")
 _COMMAND_AT = 2048  # written by the agent alone: the number of a fault, and GO_ON added to it for "go on"
 GO_ON = 1 << 20
@@ -33,8 +34,8 @@ STATES = (
     "starting", "running", "closing", "done", "failed", "its node's own disk takes no more records (full, or a quota)",
 )  # fmt: skip
 
-SETUP, LOAD, STEP, SAVE, CLOSE = range(5)
-SECTIONS = ("setup", "load", "step", "save", "close")
+SETUP, LOAD, STEP, SAVE, CLOSE, HELD = range(6)  # HELD: at the beginning of a step, for a fault from outside
+SECTIONS = ("setup", "load", "step", "save", "close", "held")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Progress:
 
     ``of`` is the number of steps as the rank itself counts them: 0 when it does not say, ``SILENT`` when it says
     nothing of its progress. ``sequence`` counts what the rank does in concert with others (each collective, each
-    step begun); ``fault`` and ``due`` are numbers of faults counted from 1, 0 for none.
+    step begun); ``fault`` and ``due`` are numbers of faults counted from 1, 0 for none. ``strayed`` is of
+    ``harness.runtime.routine``; ``moments`` counts those of ``harness.model.fault.MOMENTS`` in this attempt.
     """
 
     pid: int
@@ -59,6 +61,8 @@ class Progress:
     fault: int = 0
     due: int = 0
     fault_wall_ns: int = 0
+    strayed: int = -1
+    moments: tuple[int, ...] = (0, 0, 0, 0)
 
 
 class Page:
@@ -79,6 +83,7 @@ class Page:
         self.state, self.begun, self.finished, self.of = STARTING, -1, -1, 0
         self.sequence, self.section, self._section_ns = 0, SETUP, time.monotonic_ns()
         self.fault, self.due, self._fault_ns = 0, 0, 0
+        self.strayed, self.moments = -1, [0, 0, 0, 0]
         self.write()
         temporary.replace(path)  # a reader never sees an empty page
 
@@ -101,6 +106,8 @@ class Page:
             self.fault,
             self.due,
             self._fault_ns,
+            self.strayed,
+            *self.moments,
         )
 
     def set(
@@ -124,6 +131,11 @@ class Page:
     def advance(self) -> None:
         """Count one more thing that is done in concert with other ranks."""
         self.sequence += 1
+        self.write()
+
+    def count(self, moment: int) -> None:
+        """One of the moments has come, by its index."""
+        self.moments[moment] += 1
         self.write()
 
     def strike(self, fault: int = 0, due: int = 0) -> None:
@@ -191,7 +203,7 @@ def read(path: Path) -> Progress | None:
 def _progress(data: bytes) -> Progress | None:
     if len(data) < _LAYOUT.size:
         return None
-    magic, pid, rank, state, begun, finished, changed, of, *more = _LAYOUT.unpack(data)
-    if magic != _MAGIC or not 0 <= state < len(STATES):
+    magic, *said = _LAYOUT.unpack(data)
+    if magic != _MAGIC or not 0 <= said[2] < len(STATES):
         return None
-    return Progress(pid, rank, state, begun, finished, changed, of, *more)
+    return Progress(*said[:-4], *[tuple(said[-4:])])

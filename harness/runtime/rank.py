@@ -55,6 +55,7 @@ class Spec:
     program_folder: str = ""
     case_folder: str = ""
     armed: tuple[int, ...] = ()  # numbers, from 1, of the case's faults that may strike in this attempt
+    moments: Mapping[str, int] = field(default_factory=dict)  # how many of each the case has had before
     known_step: int = 0  # a checkpoint on shared storage that is known to have been committed
     memory_folders: Mapping[str, str] = field(default_factory=dict)  # node -> folder in its memory
 
@@ -89,12 +90,21 @@ class Context:
         self.params: Mapping[str, Param] = case.params
         self.deterministic = case.deterministic
         self.device, self.backend = spec.device, spec.backend
+        self.folders = {"shared": Path(spec.folder), "node-local": recorder.path.parent}
         self._recorder = recorder
         self._case_id, self._attempt = case.case_id, spec.attempt
         node_index = spec.nodes.index(self.node)
         leader = spec.rank_nodes.index(self.node) == rank
         self.faults = RankFaults(
-            case.faults, spec.armed, rank, node_index, leader, position, recorder.path, spec.attempt == 0
+            case.faults,
+            spec.armed,
+            rank,
+            node_index,
+            leader,
+            position,
+            recorder.path,
+            spec.attempt == 0,
+            spec.moments,
         )
 
     def collective(self, call: Callable[[], T]) -> T:

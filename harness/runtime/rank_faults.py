@@ -1,4 +1,4 @@
-"""Faults that a rank does to itself, at named moments of the loop, and moments at which it waits for one from outside.
+"""Faults that a rank does to itself, at named moments of the loop, and where it waits for one from outside.
 
 Each is published in the rank's page before it is done, so that the agent, who outlives the rank, can say when it
 was. A rank knows only the faults that have not struck yet: the supervisor leaves out those that are on record.
@@ -11,17 +11,19 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from harness.model import fault as model
 from harness.model.fault import Fault
-from harness.runtime.page import GO_ON, Page
+from harness.runtime.page import GO_ON, HELD, STEP, Page
+from harness.runtime.routine import Routine
 
 T = TypeVar("T")
 
-HOLD_S = 20.0  # how long a rank waits at a moment for a fault from outside
+HOLD_S = 20.0  # how long a rank waits at a moment or step for a fault from outside
 LOOK_S = 0.002
 FULL_BYTES = 2048  # storage.full: what a rank's own records may still grow by
 SIGNALS = {
@@ -49,6 +51,7 @@ class RankFaults:
         position: its page.
         records: its own file of records, which `storage.full` leaves room to grow a little.
         first_start: whether this is the case's first attempt.
+        before: how many of each moment the case has had in earlier attempts.
     """
 
     def __init__(
@@ -61,9 +64,11 @@ class RankFaults:
         position: Page,
         records: Path | None = None,
         first_start: bool = False,
+        before: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._page, self._records, self._first_start = position, records, first_start
-        self._count: dict[str, int] = {}
+        self._count = dict(before)
+        self._routine = Routine()
         mine = [(n, faults[n - 1]) for n in armed]
         self._faults = faults
         self._own = [(n, f) for n, f in mine if _is_rank(f) and _rank_of(f) == rank]
@@ -74,6 +79,7 @@ class RankFaults:
             and f.at_event in model.MOMENTS
             and (rank == 0 if f.node < 0 else leader and f.node == node_index)
         ]
+        self._held_at_step = [(n, f) for n, f in mine if not _is_rank(f) and f.at_step >= 0]  # by all ranks
         self._collective = ""  # what the next collective meets
         self._kept: Callable[[], Any] | None = None
         self._slow_until = 0.0
@@ -83,6 +89,13 @@ class RankFaults:
 
     def step(self, step: int) -> None:
         """A step begins."""
+        self._routine.begin(step)
+        self._page.strayed = self._routine.strayed
+        if held := [n for n, f in self._held_at_step if f.at_step == step]:
+            self._page.set(section=HELD)
+            for n in held:
+                self._hold(n)
+            self._page.set(section=STEP)
         for n, fault in self._own:
             if fault.at_step == step and fault.kind not in CONTROLS:
                 self._strike(n, fault)
@@ -93,17 +106,18 @@ class RankFaults:
         if moment == "restore.begin" and self._first_start:
             return
         self._count[moment] = self._count.get(moment, 0) + 1
-        for n, fault in self._own:
-            if (
-                fault.at_event == moment
-                and fault.at_count == self._count[moment]
-                and fault.kind not in CONTROLS
-            ):
-                self._strike(n, fault)
-        for n, fault in self._held:
-            if fault.at_event == moment and fault.at_count == self._count[moment]:
-                self._hold(n)
+        self._page.count(model.MOMENTS.index(moment))
+        own = [(n, f) for n, f in self._own if self._has_come(f, moment) and f.kind not in CONTROLS]
+        for n, fault in own[:1]:  # at one moment one of them
+            self._strike(n, fault)
+        held = [n for n, f in self._held if self._has_come(f, moment)]
+        for n in held[:1]:
+            self._hold(n)
         self._obey()
+
+    def _has_come(self, fault: Fault, moment: str) -> bool:
+        """Whether its time has come; it may have passed where a rank was lost and with it how far it was."""
+        return fault.at_event == moment and fault.at_count <= self._count.get(moment, 0)
 
     def relieve(self, *, failed: bool) -> None:
         """Saving is over, one way or the other: what hindered it is taken back."""
@@ -116,7 +130,7 @@ class RankFaults:
     def restored(self) -> None:
         """State was restored and has its committed digest: negative controls strike here."""
         for n, fault in self._own:
-            if fault.kind in CONTROLS:
+            if fault.kind in CONTROLS and (not fault.at_event or self._has_come(fault, fault.at_event)):
                 self._page.strike(fault=n)
                 self.sabotage(fault.kind.removeprefix("control."))
 
@@ -130,16 +144,23 @@ class RankFaults:
         if what == "rank.reorder_collective":
             self._kept = call
             return None  # type: ignore[return-value]  # this is the fault
-        self._page.advance()
+        self._note(call)
         answer = call()
         if self._kept is not None:
             kept, self._kept = self._kept, None
+            self._routine.do(kept)
             kept()
         return answer
+
+    def _note(self, call: Callable[[], Any]) -> None:
+        self._routine.do(call)
+        self._page.strayed = self._routine.strayed
+        self._page.advance()
 
     # --- doing it ---------------------------------------------------------------------------------------
 
     def _hold(self, number: int) -> None:
+        self._held = [(n, f) for n, f in self._held if n != number]
         self._page.strike(due=number)
         end = time.monotonic() + HOLD_S
         while self._page.command() != number + GO_ON and time.monotonic() < end:

@@ -103,6 +103,7 @@ class Reading:
     columns: tuple[Metric, ...]
     find: Callable[[str], Iterator[Mapping[str, object]]]  # in a line: each time the values by column name
     samples: int = 0
+    last: int | float | None = None  # its newest value
     bad: str = ""  # the first value that was no number
     bad_count: int = 0
     left_out: int = 0
@@ -128,6 +129,7 @@ class Reading:
             self.left_out += 1
             return
         self.samples += 1
+        self.last = row[self.columns[-1].name]
         record(self.name, row)
 
     def verdict(self) -> tuple[bool, str, str]:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.model import event as ev
 from harness.model.event import Event
@@ -26,6 +26,7 @@ from harness.model.metrics import METRICS, Metric
 HEADER = struct.Struct("<4sBBxxiII")
 MAGIC = b"HRF1"
 _CHECKED = HEADER.size - 4
+_SUM = struct.Struct("<I")
 
 SCHEMA, SAMPLE, EVENT, CLOSE = 1, 2, 3, 4
 MAX_PAYLOAD = 1 << 20
@@ -37,7 +38,7 @@ TYPES = {"i8": "q", "f8": "d"}
 def encode(kind: int, table: int, rank: int, payload: bytes) -> bytes:
     """One frame."""
     head = HEADER.pack(MAGIC, kind, table, rank, len(payload), 0)[:_CHECKED]
-    return head + struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + payload
+    return head + _SUM.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,15 @@ def ends_whole(tail: bytes) -> bool:
     return False
 
 
+class _Table(NamedTuple):
+    """What of a sample's frame is the same for every sample of a table."""
+
+    head: bytes
+    start: int  # CRC-32 of the head, to go on from
+    packing: struct.Struct
+    columns: tuple[str, ...]
+
+
 class Recorder:
     """Appends the records of one rank (or, with rank -1, of a node's agent) to one file."""
 
@@ -117,7 +127,7 @@ class Recorder:
         self.rank, self.path = rank, path
         self._path = str(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._tables: dict[str, tuple[int, struct.Struct, tuple[str, ...]]] = {}
+        self._tables: dict[str, _Table] = {}
         self._metrics: dict[str, tuple[Metric, ...]] = {}
         self._samples: dict[str, int] = {}
         self._events = 0
@@ -142,7 +152,8 @@ class Recorder:
         if number >= MAX_TABLES:
             raise ValueError(f"table {table!r} is one too many, {MAX_TABLES} are allowed")
         packing = struct.Struct("<" + "".join(TYPES[m.type] for m in metrics))
-        self._tables[table] = (number, packing, tuple(m.name for m in metrics))
+        head = HEADER.pack(MAGIC, SAMPLE, number, self.rank, packing.size, 0)[:_CHECKED]
+        self._tables[table] = _Table(head, zlib.crc32(head), packing, tuple(m.name for m in metrics))
         self._metrics[table] = metrics
         self._samples[table] = 0
         description = {"table": table, "columns": [vars(m) for m in metrics]}
@@ -155,10 +166,11 @@ class Recorder:
             KeyError: the table was not defined, or a column has no value.
             struct.error: a value is not of its column's type.
         """
-        number, packing, columns = self._tables[table]
+        head, start, packing, columns = self._tables[table]
         if len(values) != len(columns):
             raise KeyError(f"table {table!r} has columns {columns}, got {sorted(values)}")
-        self._append(encode(SAMPLE, number, self.rank, packing.pack(*[values[c] for c in columns])))
+        payload = packing.pack(*[values[c] for c in columns])
+        self._append(head + _SUM.pack(zlib.crc32(payload, start)) + payload)
         self._samples[table] += 1
 
     def event(self, event: Event) -> None:

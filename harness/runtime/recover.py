@@ -72,7 +72,7 @@ def may_recover(attempt: Attempt) -> bool:
 
 def _given_up(case: Case, tried: Sequence[Attempt]) -> str:
     last = tried[-1]
-    steps = {a.last_begun for a in tried}
-    same = f", each time at step {last.last_begun}" if len(steps) == 1 and last.last_begun >= 0 else ""
+    steps = {a.blamed_step for a in tried}
+    same = f", each time at step {last.blamed_step}" if len(steps) == 1 and last.blamed_step >= 0 else ""
     times = f"after {len(tried)} attempts (max_restarts {case.max_restarts})"
     return f"{last.reason}; not recovered {times}{same}"

@@ -1,4 +1,4 @@
-"""What a program says of itself through ``harness.program``: steps, figures, checks, checkpoints and faults.
+"""What a program says of itself through ``harness.program``: steps, figures, checks, checkpoints, states and faults.
 
 It comes from the file to which the program appends.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from typing import Any
 from harness.model import event as ev
 from harness.model.metrics import METRICS, RESERVED, Metric
 from harness.runtime import page, readings
+from harness.runtime.armed import Armed
 from harness.runtime.readings import Reading
 from harness.runtime.recorder import Recorder
 from harness.runtime.said_faults import SaidFaults, Tell
 
 MAX_METRICS = 100
 STEPS = ("step", "start_mono_ns", "step_time_ns")
+BATCH = "batch_id"
 CHECKPOINTS = ("step", "checkpoint_time_ns", "checkpoint_bytes")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 READ_BYTES = 1 << 24  # in one go; a line is shorter
@@ -41,6 +44,8 @@ class Said:
         tell: records an event at a time of its own.
         node: where the program runs.
         case_id: of which case.
+        armed: declared faults that it does or waits for.
+        advance: counts one more thing that the program tried.
     """
 
     def __init__(
@@ -52,8 +57,11 @@ class Said:
         tell: Tell,
         node: str,
         case_id: str,
+        armed: Armed,
+        advance: Callable[[], None],
     ) -> None:
         self._path, self._recorder, self._check, self._tell = path, recorder, check, tell
+        self._armed, self._advance = armed, advance
         self.faults = SaidFaults(tell, node, case_id)
         self._declared = declared  # of the campaign, that the program records
         self._own: dict[str, Reading] = {}
@@ -61,6 +69,10 @@ class Said:
         self.begun = self.finished = -1
         self.of = 0
         self.is_saving = False
+        self.answered = False
+        self._columns: tuple[str, ...] = ()  # of the table of steps, once it is known
+        self._restoring: dict[str, Any] = {}  # restored, and the digest of the live state is still to be said
+        self._kept: dict[str, Any] = {}  # the checkpoint that was saved or restored last
         self.strange = ""  # the first line that could not be followed, and why
         self.conflicts: dict[str, str] = {}
 
@@ -97,38 +109,80 @@ class Said:
         yield from (line for line in data[:whole].split(b"\n") if line)
 
     def _take(self, said: dict[str, Any]) -> None:
-        if "metric" in said:
-            reading = self._reading(str(said["metric"]))
-            step = {"step": int(said["step"])}
-            reading.add({reading.name: said["value"]}, self._recorder.sample, step)
-        elif "end" in said:
-            row = {"step": int(said["end"])} | {key: int(said[key]) for key in STEPS[1:]}
-            self._recorder.define("steps", STEPS)
-            self._recorder.sample("steps", row)
-            if self.finished < 0:
-                self._event(ev.FIRST_STEP, said, step=row["step"])
-            self.finished = row["step"]
-        elif "begin" in said:
-            self.begun, self.of = int(said["begin"]), int(said["of"])
-        elif "define" in said:
-            self._define(str(said["define"]), said)
-        elif "check" in said:
-            words = [str(said[key])[:1000] for key in ("expected", "observed")]
-            self._check(str(said["check"])[:200], bool(said["passed"]), *words)
-        elif "fault" in said:
-            self.faults.requested(said)
-        elif "fault_over" in said:
-            self.faults.over(said)
-        elif "saving" in said or "unsaved" in said:
-            self.is_saving = "saving" in said
-        elif "saved" in said:
-            self._saved(said)
-        elif "restored" in said:
-            self._restored(said)
-        elif "refused" in said:
-            self._event(ev.CHECKPOINT_REFUSED, said, why=str(said["why"])[:1000])
-        else:
-            raise ValueError("says nothing that is known")
+        for key, take in self._known.items():
+            if key in said:
+                take(said)
+                return
+        raise ValueError("says nothing that is known")
+
+    @property
+    def _known(self) -> dict[str, Callable[[dict[str, Any]], None]]:
+        """The first key that a line has says what it is."""
+        armed = self._armed
+        return {
+            "metric": self._metric,
+            "end": self._ended,
+            "begin": self._begun,
+            "define": lambda said: self._define(str(said["define"]), said),
+            "check": self._checked,
+            "answer": self._answer,
+            "state_digest": self._digest,
+            "fault": self.faults.requested,
+            "fault_over": self.faults.over,
+            "tries": self._tries,
+            "strike": lambda said: armed.struck(int(said["strike"])),
+            "due": lambda said: armed.due(int(said["due"])),
+            "felt": lambda said: armed.felt(int(said["felt"])),
+            "saving": self._saving,
+            "unsaved": self._saving,
+            "saved": self._saved,
+            "restored": self._restored,
+            "refused": lambda said: self._event(ev.CHECKPOINT_REFUSED, said, why=str(said["why"])[:1000]),
+        }
+
+    def _metric(self, said: Mapping[str, Any]) -> None:
+        reading = self._reading(str(said["metric"]))
+        reading.add({reading.name: said["value"]}, self._recorder.sample, {"step": int(said["step"])})
+
+    def _begun(self, said: Mapping[str, Any]) -> None:
+        self.begun, self.of = int(said["begin"]), int(said["of"])
+
+    def _ended(self, said: Mapping[str, Any]) -> None:
+        row = {"step": int(said["end"])} | {key: int(said[key]) for key in STEPS[1:]}
+        if not self._columns:
+            self._columns = (*STEPS, BATCH) if "batch" in said else STEPS
+            self._recorder.define("steps", self._columns)
+        if BATCH in self._columns:
+            row[BATCH] = int(said.get("batch", -1))
+        self._recorder.sample("steps", row)
+        if self.finished < 0:
+            self._event(ev.FIRST_STEP, said, step=row["step"])
+        self.finished = row["step"]
+
+    def _checked(self, said: Mapping[str, Any]) -> None:
+        words = [str(said[key])[:1000] for key in ("expected", "observed")]
+        self._check(str(said["check"])[:200], bool(said["passed"]), *words)
+
+    def _answer(self, said: Mapping[str, Any]) -> None:
+        self.answered = True
+        self._event(ev.RESULT, said, name=str(said["answer"])[:200], value=str(said["value"])[:400])
+
+    def _digest(self, said: Mapping[str, Any]) -> None:
+        step, digest = int(said["state_digest"]), str(said["value"])[:64]
+        restoring, self._restoring = self._restoring, {}
+        if restoring and restoring["step"] == step:
+            restoring.pop("said")
+            self._event(ev.CHECKPOINT_RESTORED, said, **{**restoring, "digest": digest})
+        elif restoring:
+            self._restoring = restoring
+        self._event(ev.STATE_DIGEST, said, step=step, digest=digest)
+
+    def _tries(self, said: Mapping[str, Any]) -> None:
+        self._advance()
+        self.faults.tries()
+
+    def _saving(self, said: Mapping[str, Any]) -> None:
+        self.is_saving = "saving" in said
 
     def _saved(self, said: Mapping[str, Any]) -> None:
         """The program counts the step that was done; the harness, how many were done."""
@@ -136,6 +190,7 @@ class Said:
         row = dict(
             zip(CHECKPOINTS, (int(said["saved"]) + 1, int(said["time_ns"]), int(said["bytes"])), strict=True)
         )
+        self._kept = {"step": row["step"], "digest": str(said["digest"])[:64]}
         self._recorder.define("checkpoints", CHECKPOINTS)
         self._recorder.sample("checkpoints", row)
         self._event(
@@ -150,16 +205,21 @@ class Said:
         )
 
     def _restored(self, said: Mapping[str, Any]) -> None:
-        digest = str(said["digest"])[:64]  # of what was read and compared with what was committed
-        self._event(
-            ev.CHECKPOINT_RESTORED,
-            said,
-            step=int(said["restored"]) + 1,
-            digest=digest,
-            committed_digest=digest,
-            path=str(said["path"])[:200],
-            engine="program",
-        )
+        """Its digest is of what was read and compared with what was committed; or of the live state, said later."""
+        state = str(said.get("state", ""))[:64]
+        digest = state or str(said["digest"])[:64]
+        data = {
+            "step": int(said["restored"]) + 1,
+            "digest": "" if state else digest,
+            "committed_digest": digest,
+            "path": str(said["path"])[:200],
+            "engine": "program",
+        }
+        self._kept = {"step": data["step"], "digest": digest}
+        if state:
+            self._restoring = {**data, "said": dict(said)}
+        else:
+            self._event(ev.CHECKPOINT_RESTORED, said, **data)
 
     def _event(self, kind: str, said: Mapping[str, Any], **data: Any) -> None:
         self._tell(kind, int(said["wall_ns"]), int(said["mono_ns"]), data)
@@ -198,10 +258,25 @@ class Said:
                     own.name, f"{key} {str(said[key])[:100]!r}, but it is declared with {value!r}"
                 )
 
+    def finish(self) -> None:
+        """The program has ended well: where it gave no answer, its last checkpoint is one."""
+        while self.read():
+            pass
+        if self._kept and not self.answered:
+            self._event(
+                ev.RESULT,
+                {"wall_ns": time.time_ns(), "mono_ns": time.monotonic_ns()},
+                name=f"checkpoint after {self._kept['step']} steps",
+                value=self._kept["digest"],
+            )
+
     def close(self) -> None:
         """Record what was wrong with what was said."""
         while self.read():
             pass
+        if restoring := self._restoring:
+            self._event(ev.CHECKPOINT_RESTORED, restoring.pop("said"), **restoring)
+            self._restoring = {}
         for name, words in sorted(self.conflicts.items()):
             self._check(f"metric {name} has one definition", False, "as declared", words)
         for name, reading in sorted(self._own.items()):

@@ -23,9 +23,11 @@ _SIGNALS = {
     "rank.abort": signal.SIGABRT,
     "rank.segfault": signal.SIGSEGV,
 }
-_QUIET = ("rank.hang", "rank.slow_step")
-_ENDS = ("rank.raise", *_SIGNALS)
-KINDS = (*_ENDS, *_QUIET, "rank.freeze")
+_QUIET = ("rank.hang", "rank.slow_step", "storage.slow")
+_STOPS = ("rank.freeze", "rank.pause")
+_ENDS = ("rank.raise", "rank.out_of_memory", *_SIGNALS)
+KINDS = (*_ENDS, *_QUIET, *_STOPS, "rank.livelock", "storage.full")
+TRIES = 10  # a program that tries so often, and does nothing else, is in a livelock
 
 
 class SaidFaults:
@@ -35,6 +37,7 @@ class SaidFaults:
         self._tell, self._node, self._case_id = tell, node, case_id
         self._pending: dict[str, dict[str, Any]] = {}  # requested, their effect not seen yet
         self._open: dict[str, dict[str, Any]] = {}  # requested, not known to be over
+        self._tried = 0
         self._since = 0.0  # when the last of them was heard of
 
     def requested(self, said: Mapping[str, Any]) -> None:
@@ -57,6 +60,7 @@ class SaidFaults:
             "at": str(said["at"])[:200],
             "duration_s": float(said["for_s"]),
             "expect": str(said["expect"])[:20],
+            "because": str(said.get("because", ""))[:200],
             "by": "program",
             "pid": int(said["pid"]),
         }
@@ -64,7 +68,7 @@ class SaidFaults:
         self._tell(ev.FAULT_REQUESTED, *stamps, fault)
         self._tell(ev.FAULT_INJECTED, *stamps, {**fault, "evidence": {"said": "by the program, just before"}})
         self._pending[fault["fault_id"]] = self._open[fault["fault_id"]] = fault
-        self._since = time.monotonic()
+        self._since, self._tried = time.monotonic(), 0
 
     def over(self, said: Mapping[str, Any]) -> None:
         """A line that says that a fault is over, and the program goes on."""
@@ -73,18 +77,26 @@ class SaidFaults:
             return
         stamps = int(said["wall_ns"]), int(said["mono_ns"])
         evidence = {"said": "by the program, which goes on"}
-        if self._pending.pop(fault["fault_id"], None) and fault["duration_s"]:
+        felt = fault["duration_s"] or said.get("felt")
+        if self._pending.pop(fault["fault_id"], None) and felt:
             self._tell(ev.FAULT_OBSERVED, *stamps, {**fault, "evidence": evidence})
         self._tell(ev.FAULT_HEALED, *stamps, {**fault, "evidence": evidence})
 
     def look(self) -> None:
         """See whether the effect of a fault shows while the program lives."""
         for fault in list(self._pending.values()):
-            if fault["kind"] == "rank.freeze" and state_of(fault["pid"]) == "T":
+            if fault["kind"] in _STOPS and state_of(fault["pid"]) == "T":
                 self._observe(fault, {"state": "T", "pid": fault["pid"]})
             quiet_s = time.monotonic() - self._since
             if fault["kind"] in _QUIET and quiet_s > QUIET_S:
                 self._observe(fault, {"quiet_s": round(quiet_s, 3)})
+
+    def tries(self) -> None:
+        """The program says that it tries once more."""
+        self._tried += 1
+        for fault in [f for f in self._pending.values() if f["kind"] == "rank.livelock"]:
+            if self._tried >= TRIES:
+                self._observe(fault, {"tries": self._tried})
 
     def heard(self) -> None:
         """The program has said something else."""

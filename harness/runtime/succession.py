@@ -3,9 +3,9 @@
 The allocation lives on (``--no-kill``), so nobody has to wait for the queue. Three rules keep it to one:
 
 - A supervisor says in a file on shared storage that it lives, as long as it hears its agents. An agent that
-  hears nothing for a lease looks at that file: while it changes, it is the agent that is cut off, and it goes.
+  hears nothing for a lease looks at that file: if it goes on changing, it is the agent that is cut off, and it goes.
 - A supervisor that at once hears none of several others is itself cut off: it stops saying so, ends its ranks and goes
-  without a last word.
+  without a last word: it writes nothing more, also when its link is back, and so does one that finds itself succeeded.
 - The successor is whoever makes the claim of the next generation, a hard link that only one can make. What an older
   generation commits late is fenced by its attempt\'s epoch.
 
@@ -24,6 +24,7 @@ from pathlib import Path
 from harness.rundir import RunDir, private, write_json
 
 ALIVE_S = 0.25  # between two words of a supervisor
+SETTLE_S = 0.75  # within which a supervisor that is cut off when its agents are notices that too
 TURN_S = 0.3  # between two candidates, so that the first survivor is usually the one
 
 
@@ -41,6 +42,14 @@ def is_alive(path: Path, within_s: float) -> bool:
         if _content(path) != first:
             return True
     return False
+
+
+def lives(path: Path, within_s: float) -> bool:
+    """Whether a supervisor goes on: its sign of life changes, and still does when a cut-off one would have gone."""
+    if not is_alive(path, within_s):
+        return False
+    time.sleep(SETTLE_S)
+    return is_alive(path, within_s)
 
 
 def _content(path: Path) -> bytes:
@@ -73,7 +82,7 @@ def succeed(environment: Mapping[str, str], node: str, place: int, lease_s: floa
     if "HARNESS_SUBMISSION" not in environment:
         return
     run, key = RunDir(environment["HARNESS_RUN"]), environment["HARNESS_KEY"]
-    if is_alive(run.alive(key), max(0.8, min(lease_s, 4 * ALIVE_S))):
+    if lives(run.alive(key), max(0.8, min(lease_s, 4 * ALIVE_S))):
         print("the supervisor lives: this node is cut off from it", file=sys.stderr, flush=True)
         return
     time.sleep(place * TURN_S)

@@ -16,8 +16,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from harness import failures
@@ -88,8 +89,13 @@ class Supervisor:
         if wall_ns:
             mono_ns -= now_ns - wall_ns
         event = Event(kind, wall_ns or now_ns, mono_ns, self.host, "supervisor", case_id, attempt, rank, data)
-        append_line(self.run.events(self.job.key), event.to_json())
+        self._append(self.run.events(self.job.key), event.to_json())
         return event
+
+    def _append(self, path: Path, line: Mapping[str, Any]) -> None:
+        """Append to the job's records; nothing once another node goes on: from then on they are that one's."""
+        if not self.is_superseded():
+            append_line(path, line)
 
     def history(self, case_id: str) -> tuple[list[Attempt], str]:
         """Attempts of a case that were started, the newest state of each; and the case's outcome, if it has one."""
@@ -106,7 +112,7 @@ class Supervisor:
 
     def write_attempt(self, attempt: Attempt) -> None:
         """Append the present state of an attempt."""
-        append_line(self.run.attempts(self.job.key), {"what": "attempt", "attempt": attempt.to_json()})
+        self._append(self.run.attempts(self.job.key), {"what": "attempt", "attempt": attempt.to_json()})
 
     # --- the job --------------------------------------------------------------------------------------
 
@@ -151,10 +157,7 @@ class Supervisor:
                 case = self.plan.case(case_id)
                 outcome = await self._case(case)
                 if self.stepped_down:
-                    # To leave now would end the job as soon as Slurm hears of it, under whoever took over.
-                    self.signal.clear()
-                    await asyncio.wait_for(self.signal.wait(), 60.0 * self.job.time_limit_min)
-                    return EXIT_STEPPED_DOWN
+                    return await self._stay_silent()
                 if outcome is None:
                     return EXIT_REQUEUE
                 failed += outcome != at.COMPLETED
@@ -162,12 +165,18 @@ class Supervisor:
                     return (
                         1  # the job is being taken away: what is left is not begun, and no last word is said
                     )
+        except Exception:
+            if not self.is_superseded():
+                raise
+            return await self._stay_silent()
         finally:
             await self.faults.stop()
             await self.links.stop()
             for step in self._left_steps:
                 if step.returncode is None:
                     step.kill()
+        if self.is_superseded():
+            return await self._stay_silent()
         self.event(ev.JOB_ENDED, failed_cases=failed)
         write_json(
             self.run.end(self.job.key, self.round),
@@ -182,6 +191,13 @@ class Supervisor:
             },
         )
         return 1 if failed else 0
+
+    async def _stay_silent(self) -> int:
+        """Wait for Slurm: to leave would end the job as soon as Slurm hears of it, under whoever took over."""
+        self.signal.clear()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.signal.wait(), 60.0 * self.job.time_limit_min)
+        return EXIT_STEPPED_DOWN
 
     def _on_signal(self, number: int) -> None:
         self.signal_name = signal.Signals(number).name
@@ -216,7 +232,7 @@ class Supervisor:
             if decision.what == recover.END:
                 return await self._close(case, decision.outcome, decision.reason)
         policy = "first" if not attempts else case.recovery if self.generation else "requeue"
-        while True:
+        while not self.is_superseded():
             epoch = sum(1 for a in attempts if a.restart == self.restart)
             attempt = await AttemptRun(self, case, index=len(attempts), epoch=epoch, policy=policy).go()
             attempts.append(attempt)
@@ -237,6 +253,7 @@ class Supervisor:
                 nodes=self.links.live()[: case.nodes],
             )
             self.faults.moment(case, attempt)
+        return None
 
     def _decide(self, case: Case, attempts: Sequence[Attempt]) -> recover.Decision:
         return recover.decide(
@@ -263,9 +280,21 @@ class Supervisor:
     def step_down(self) -> None:
         """This node is cut off from all others: end what runs here, and say no last word."""
         if not self.stepped_down and self.succession():
-            self.stepped_down = True
-            self.signal_name = "no word from any other node: this one is cut off"
-            self.signal.set()
+            self._step_down("no word from any other node: this one is cut off")
+
+    def is_superseded(self) -> bool:
+        """Whether another node goes on, or is to: then this one writes nothing more, also when its link is back.
+
+        It steps down here where another has taken over while this process stood still.
+        """
+        claimed = self.run.successor(self.job.key, self.restart, self.generation + 1)
+        if not self.stepped_down and claimed.exists():
+            self._step_down("word that another node has taken over")
+        return self.stepped_down
+
+    def _step_down(self, why: str) -> None:
+        self.stepped_down, self.signal_name = True, why
+        self.signal.set()
 
     def leave_step(self, step: asyncio.subprocess.Process) -> None:
         """Wait for a broken step no longer; it ends by itself, its ranks are gone."""
@@ -274,7 +303,7 @@ class Supervisor:
     async def _close(self, case: Case, outcome: str, reason: str) -> str:
         """A case has ended for good: undo its faults, write it down."""
         await self.faults.heal_all(case)
-        append_line(
+        self._append(
             self.run.attempts(self.job.key),
             {
                 "what": "case_ended",
@@ -295,6 +324,7 @@ class Supervisor:
                 await asyncio.wait_for(self.signal.wait(), REQUEUE_BY_SLURM_S)
         if self.signal.is_set() and self.signal_name != "SIGUSR2":
             return None  # Slurm takes the job away; whether it starts it again, it knows alone
+        await self.faults.proofs()
         self.event(ev.JOB_REQUEUE_ASKED, case.case_id, attempt.index, reason=attempt.reason)
         self.signal.clear()
         problem = await self.launcher.requeue()
@@ -310,6 +340,8 @@ class Supervisor:
 
     def progress(self, case: Case, attempt: int, step: int, state: str, steps: int = 0) -> None:
         """Tell whoever watches how far the case is; lost without harm."""
+        if self.stepped_down:
+            return
         path = self.run.progress(self.job.key)
         temporary = path.with_suffix(".tmp")
         with contextlib.suppress(OSError):

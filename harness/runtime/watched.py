@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.runtime import page
 
-_STOPPED = "Tt"  # /proc/PID/stat: stopped by a signal, or by a tracer
+STOPPED = "Tt"  # /proc/PID/stat: stopped by a signal, or by a tracer
 
 
 @dataclass
@@ -28,9 +28,6 @@ class Rank:
     gone: bool = False
     gone_wall_ns: int = 0
     reported: bool = False
-    segments: frozenset[Path] | None = (
-        None  # its shared memory, which MPI leaves behind when a rank is killed
-    )
     struck: int = 0  # the fault that it said it does, as far as the supervisor was told
     due: int = 0  # likewise the fault that it waits for
     _view: page.View | None = None
@@ -67,7 +64,7 @@ class Rank:
 
     def stopped_s(self, now: float) -> float:
         """For how long the kernel has called it stopped; 0 while it runs, sleeps or waits."""
-        if self.pid < 0 or self.gone or state_of(self.pid) not in _STOPPED:
+        if self.pid < 0 or self.gone or state_of(self.pid) not in STOPPED:
             self._stopped_at = 0.0
             return 0.0
         self._stopped_at = self._stopped_at or now
@@ -78,16 +75,6 @@ class Rank:
         if self._view is not None:
             self._view.close()
             self._view = None
-
-
-def segments_of(pid: int) -> frozenset[Path]:
-    """Files of /dev/shm that a process has mapped."""
-    try:
-        text = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    paths = (line.split(maxsplit=5)[5] for line in text.splitlines() if " /dev/shm/" in line)
-    return frozenset(Path(p) for p in paths if not p.endswith(" (deleted)"))
 
 
 def state_of(pid: int) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import harness
 from harness.model import placeholders
 from harness.model.case import Case
+from harness.runtime import armed
 
 if TYPE_CHECKING:
     from harness.runtime.rank import Context, Spec
@@ -27,7 +28,8 @@ _OF_A_STEP = re.compile(
     r"|NPROCS|TASKS_PER_NODE|STEP|SRUN_|TASK_PID|LAUNCH_|CPU_BIND|DISTRIBUTION|MPI_TYPE|PMI|MEM_PER|OVERCOMMIT))"
 )
 _CODE = Path(harness.__file__).parent.parent  # where this code is, which no program is to import
-_PROGRAM = ("__init__.py", "checkpoints.py", "faults.py", "lines.py")  # what a program imports of ours
+# What a program imports of ours.
+_PROGRAM = ("__init__.py", "armed.py", "checkpoints.py", "deeds.py", "digests.py", "faults.py", "lines.py")
 _TORCHRUN = (
     "MASTER_ADDR",
     "MASTER_PORT",
@@ -101,6 +103,7 @@ def environment(spec: Spec, context: Context, filled: Mapping[str, str], said: P
         "HARNESS_CASE_FOLDER": spec.case_folder,
         "HARNESS_CHECKPOINTS": filled["checkpoints"],
         "HARNESS_FAULTS": "0" if case.is_twin else "1",
+        "HARNESS_ARMED": armed.told(armed.of_rank(spec, context.rank)),
         "HARNESS_RESTART_COUNT": str(spec.attempt),
         "HARNESS_METRICS": str(said),
         **{f"HARNESS_PARAM_{name}": placeholders.as_text(value) for name, value in case.params.items()},

@@ -203,3 +203,38 @@ def test_a_failure_at_the_same_step_ends_after_max_restarts(ended: Ended) -> Non
     case = ended.case("livelock")
     assert (case["attempts"], case["outcome"]) == (5, "failed")
     assert "not recovered after 5 attempts (max_restarts 4), each time at step 15" in case["reason"]
+
+
+CUT_OFF = """\
+schema: 1
+name: cut-off
+seed: 12
+groups:
+  - name: cut-off
+    workload: mpi.halo
+    nodes: 2
+    steps: 1200
+    warmup_steps: 3
+    checkpoint: {every_steps: 50}
+    recovery: {policy: new-step, max_restarts: 1, spares: 1}
+    detection: {lease_s: 1.5, step_s: 4}
+    faults:
+      - {kind: node.link_down, target: {role: batch_host}, at: {step: 200}, for_s: 4, expect: recovered}
+"""
+
+
+def test_a_survivor_takes_over_from_a_cut_off_batch_host_which_says_no_more(cluster: Any) -> None:
+    """Shared storage is in its reach, and its link is back while the second attempt runs."""
+    folder, result = run(cluster, "cut-off", CUT_OFF, timeout=120)
+    with Results(folder / "results.h5") as results:
+        (case,) = [c["case_id"] for c in results.rows("cases") if not c["is_twin"]]
+        first, second = (a for a in results.rows("attempts") if a["case_id"] == case)
+        (fault,) = results.rows("faults")
+    assert (first["outcome"], second["outcome"]) == ("lost", "completed"), result.stdout
+    assert (fault["requested"], fault["observed"], fault["healed"]) == (True, True, True)
+    cut_off, heir = json.loads(first["nodes"])[0], json.loads(second["nodes"])[0]
+    assert cut_off not in json.loads(second["nodes"])
+    lines = (folder / "work" / second["job_key"] / "events.jsonl").read_text().splitlines()
+    said = [(e["host"], e["kind"]) for e in map(json.loads, lines)]
+    assert {host for host, _ in said[said.index((heir, "job.started")) :]} == {heir}
+    assert (cut_off, "attempt.ended") not in said

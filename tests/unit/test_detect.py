@@ -197,6 +197,29 @@ def test_saving_has_a_window_of_its_own() -> None:
     assert (found[0], found[1].what) == (15.1, DEADLOCK)
 
 
+def held(seconds: float, seen_late_s: float = 0.0, then_until_s: float = 1e9) -> Told:
+    """A rank that is held at step 20, from 10 s on; seen again so late after it went on."""
+
+    def told(now: float) -> View:
+        if now < 10:
+            return running()(now)
+        if now < 10 + seconds + seen_late_s:
+            return View(page.RUNNING, 20, 19, 1000, 40, page.HELD)
+        return running(until_s=then_until_s)(now - seconds)
+
+    return told
+
+
+@pytest.mark.parametrize("seen_late_s", [0.0, 0.6])  # still in that step; in the next one
+def test_who_is_held_for_a_fault_from_outside_does_not_hang_and_it_makes_no_step_long(
+    seen_late_s: float,
+) -> None:
+    assert play([held(25.0, seen_late_s)] * 2, 60) is None
+    found = play([held(25.0, seen_late_s, 20.0)] * 2, 60)
+    assert found is not None
+    assert (found[0], found[1].what) == (47.1, DEADLOCK)  # two seconds of silence, as without
+
+
 def test_a_start_that_never_ends_is_found() -> None:
     found = play([lambda now: View(section=page.LOAD, sequence=1), lambda now: View(section=page.LOAD)], 60)
     assert found is not None

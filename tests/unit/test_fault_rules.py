@@ -25,7 +25,7 @@ NODE = {**KILL, "kind": "node.kill_processes", "target": {"node": 1}}
 PART = {**NODE, "kind": "node.partition", "for_s": 3.0}
 PAUSE = {**KILL, "kind": "rank.pause", "for_s": 0.5, "expect": "unharmed"}
 CONTROL = {**KILL, "kind": "control.position", "at": {"event": "restore.begin"}, "expect": "caught"}
-CANCEL = {"kind": "job.cancel", "at": {"step": 5}, "expect": "failed"}
+CANCEL = {"kind": "job.cancel", "at": {"step": 5}, "expect": "failed", "because": "SIGTERM"}
 COMMAND = {
     "workload": "command", "command": {"run": ("prog",), "success": {"output": ("ok",)}, "restartable": True},
     "steps": 40, "checkpoint": None, "recovery": {"policy": "requeue"},
@@ -56,7 +56,7 @@ def test_what_is_right_is_accepted() -> None:
          "expect": "unharmed"},
         {"kind": "controller.away", "at": {"after_s": 3}, "for_s": 5.0, "params": {"mode": "kill"},
          "expect": "unharmed"},
-        {"kind": "job.requeue", "at": {"step": 3}, "expect": "failed"},
+        {"kind": "job.requeue", "at": {"step": 3}, "expect": "failed", "because": "SIGTERM"},
     ]  # fmt: skip
     assert problems(*right, recovery={"policy": "warm-restart", "max_restarts": 100}) == []
 
@@ -97,16 +97,18 @@ MOMENT = "allowed: one of step, steps, after_s, mtbf_s, event; choose one"
         # for how long
         ({"for_s": 1.0}, "for_s = 1.0, means nothing for rank.kill, which is over at once; remove it"),
         ({**PART, "for_s": None}, "for_s, is missing: node.partition must end by itself; say after how many seconds"),
-        ({**PAUSE, "for_s": 1.0}, "for_s = 1.0, is no decoy any more: detection.frozen_s = 1 would call it a fault; lower it or raise frozen_s"),
+        ({**PAUSE, "for_s": 1.0}, "for_s = 1.0, is no decoy any more: detection.frozen_s = 0.9 would call it a fault; lower it or raise frozen_s"),
         ({**PAUSE, "kind": "rank.slow_step", "for_s": 11.0}, "for_s = 11.0, is no decoy any more: detection.step_s = 10 would call it a fault; lower it or raise step_s"),
-        ({"kind": "rank.freeze", "for_s": 0.5}, "for_s = 0.5, is a pause that detection.frozen_s = 1 tolerates; raise it, or leave it out: then the rank stays frozen"),
+        ({"kind": "rank.freeze", "for_s": 0.5}, "for_s = 0.5, is a pause that detection.frozen_s = 0.9 tolerates; raise it, or leave it out: then the rank stays frozen"),
         # what for
         ({"because": "x"}, 'because = "x", means nothing with expect: recovered; remove it'),
+        ({"expect": "failed"}, 'expect = "failed", says nothing of why, so a case that ends for any other reason would pass; add because: with words that its reason must hold, such as because: "ended"'),
+        ({**NODE, "expect": "failed"}, 'expect = "failed", says nothing of why, so a case that ends for any other reason would pass; add because: with words that its reason must hold, such as because: "was lost"'),
         ({**PAUSE, "expect": "failed"}, 'expect = "failed", must be unharmed for the decoy rank.pause; change it'),
         ({"expect": "unharmed"}, 'expect = "unharmed", cannot be unharmed: no job rides rank.kill out; write recovered or failed'),
         ({"expect": "caught"}, 'expect = "caught", caught is for negative controls (control.*), and they for it; change one of the two'),
-        ({**CANCEL, "expect": "recovered"}, 'expect = "recovered", but scancel ends the job for good; expect failed'),
-        ({**CANCEL, "kind": "job.requeue", "expect": "recovered"}, 'expect = "recovered", but Slurm takes the allocation away, so only a job that it starts again recovers; write recovery: {policy: requeue}, or expect failed'),
+        ({**CANCEL, "because": "", "expect": "recovered"}, 'expect = "recovered", but scancel ends the job for good; expect failed'),
+        ({**CANCEL, "because": "", "kind": "job.requeue", "expect": "recovered"}, 'expect = "recovered", but Slurm takes the allocation away, so only a job that it starts again recovers; write recovery: {policy: requeue}, or expect failed'),
         # instead of what
         ({"instead": "rank.kill"}, 'instead = "rank.kill", is the same as kind; name another fault or remove it'),
         ({"instead": "rank.raise"}, 'instead = "rank.raise", is never used, since every site allows rank.kill; remove it'),
@@ -152,7 +154,7 @@ def test_the_batch_host_is_the_only_node_of_one() -> None:
 
 @pytest.mark.parametrize("what", [{"at": {"event": "checkpoint.begin"}}, {"kind": "storage.full", "at": {"event": "checkpoint.begin"}}])  # fmt: skip
 def test_a_moment_of_checkpoints_needs_checkpoints(what: dict[str, Any]) -> None:
-    assert problems({**KILL, **what, "expect": "failed"}, checkpoint=None) == [
+    assert problems({**KILL, **what, "expect": "failed", "because": "ended"}, checkpoint=None) == [
         "faults[0].at, but the group takes no checkpoint; add checkpoint: {every_steps: ...}"
     ]
 
@@ -164,22 +166,95 @@ def test_a_moment_of_checkpoints_needs_checkpoints(what: dict[str, Any]) -> None
             {**KILL, "kind": "rank.hang"},
             'kind = "rank.hang", strikes at a moment of the harness\'s own loop, which a program of yours does not have; '
             "take one that is a signal (rank.kill, rank.terminate, rank.abort, rank.segfault, rank.freeze, rank.pause), "
-            "or let the program do it (harness.program.faults)",
+            "or let the program count its steps by harness.program and say command: {cooperates: true}",
         ),
         (
             {**KILL, "at": {"event": "checkpoint.begin"}},
-            'at.event = "checkpoint.begin", is a moment of the harness\'s own loop, which a program of yours does not '
-            "have; write step, after_s or mtbf_s",
+            'at.event = "checkpoint.begin", is a moment that a program must tell; write step, after_s or mtbf_s, or let '
+            "the program save by harness.program, or name the place by its faults.at, and say command: {cooperates: "
+            "true}",
         ),
         (
             {"kind": "checkpoint.truncate", "at": {"step": 3}, "expect": "recovered"},
-            'kind = "checkpoint.truncate", damages the harness\'s own checkpoints, and a program saves itself; take '
-            "another kind",
+            'kind = "checkpoint.truncate", damages checkpoints, and a program saves in its own way; take another kind, '
+            "or let it save by harness.program and say command: {cooperates: true}",
         ),
     ],
 )
 def test_a_program_of_ones_own_has_no_loop_of_ours(fault: dict[str, Any], said: str) -> None:
     assert problems(fault, **COMMAND) == [f"faults[0].{said}"]
+
+
+WILLING = {**COMMAND, "command": {**COMMAND["command"], "cooperates": True}}
+
+
+def test_a_program_that_cooperates_takes_every_fault_that_is_a_programs() -> None:
+    faults = [
+        {**KILL, "kind": "rank.hang"},
+        {**KILL, "at": {"event": "checkpoint.written", "time": 2}},
+        {**NODE, "at": {"event": "halo"}},
+        {"kind": "checkpoint.truncate", "at": {"event": "checkpoint.committed"}, "expect": "recovered"},
+        {
+            "kind": "control.position",
+            "target": {"rank": 0},
+            "at": {"event": "restore.begin"},
+            "expect": "caught",
+        },
+    ]
+    more = {"recovery": {"policy": "requeue", "max_restarts": 9}}
+    assert problems(*faults, **{**WILLING, **more}) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            {**KILL, "kind": "rank.skip_collective"},
+            'kind = "rank.skip_collective", is of the harness\'s own workloads, allowed of a program: rank.kill, '
+            "rank.terminate, rank.abort, rank.segfault, rank.freeze, rank.pause, rank.raise, rank.hang, rank.livelock, "
+            "rank.out_of_memory, rank.slow_step, storage.slow, storage.full, control.position; change it",
+        ),
+        (
+            {**KILL, "kind": "rank.hang", "params": {"where": "collective"}},
+            'params.where = "collective", is not known of a program; write step',
+        ),
+    ],
+)
+def test_what_no_program_can_do_is_refused_also_of_one_that_cooperates(
+    fault: dict[str, Any], said: str
+) -> None:
+    assert problems(fault, **WILLING) == [f"faults[0].{said}"]
+
+
+def test_a_place_with_a_name_is_a_programs() -> None:
+    assert problems({**KILL, "at": {"event": "halo"}}) == [
+        'faults[0].at.event = "halo", is no moment of torch.train, allowed: restore.begin, checkpoint.begin, '
+        "checkpoint.written, checkpoint.committed, recovery.begin; places with names are for programs"
+    ]
+    assert problems({**KILL, "at": {"event": "Halo!"}}) == [
+        'faults[0].at.event = "Halo!", is no moment, allowed: restore.begin, checkpoint.begin, checkpoint.written, '
+        "checkpoint.committed, recovery.begin, or the name of a place in a program that cooperates (a-z 0-9 _ -)"
+    ]
+
+
+def test_a_program_must_say_its_number_of_steps_before_one_of_them_can_be_hit() -> None:
+    assert problems(KILL, **{**COMMAND, "steps": None}) == [
+        f"faults[0].at.step = {KILL['at']['step']}, but the group does not say how many steps its program has; add "
+        "steps: N, as many as the program says by command.progress or by harness.program's steps"
+    ]
+
+
+def test_a_program_has_a_twin_where_something_of_it_can_be_compared() -> None:
+    answers = {**COMMAND, "command": {**COMMAND["command"], "answers": {"files": ("x.npy",)}}}
+    assert problems(KILL, **{**COMMAND, "twin": True}) == [
+        "twin = true, but nothing of the program can be compared with its twin's; add command: {answers: {files: "
+        "[...]}} or {answers: {metrics: [...]}}, or cooperates: true where it saves and restores by harness.program"
+    ]
+    for right in (answers, WILLING):
+        assert problems(KILL, **{**right, "twin": True}) == []
+    assert problems(**{**WILLING, "twin": True, "recovery": None}) == [
+        "twin = true, means nothing without faults and without recovery; remove it or add one"
+    ]
 
 
 def test_a_program_can_be_killed_at_a_step() -> None:
@@ -257,5 +332,6 @@ def test_findings_are_made_for_valid_groups_of_every_workload() -> None:
         fault["expect"] = (
             "unharmed" if facts.harmless else "caught" if kind.startswith("control.") else "failed"
         )
+        fault |= {"because": "ended"} if fault["expect"] == "failed" else {}
         group = Group.model_validate({"name": "g", "workload": "torch.train", "nodes": 2, "faults": (fault,)})
         assert list(group_findings(group, REGISTRY["torch.train"], 10, True))  # it takes no checkpoint

@@ -45,7 +45,10 @@ def run(tmp_path: Path) -> RunDir:
 
 def site(run: RunDir) -> dict[str, Any]:
     command = [str(run.path.parent / "switch"), "{action}", "{node}"]
-    return {"launcher": "local", "name": "here", "kind": "staging", "power": {"command": command}}
+    return {
+        "launcher": "local", "name": "here", "kind": "staging", "power": {"command": command},
+        "paths": {"node_local": str(run.path.parent / "node_local")},
+    }  # fmt: skip
 
 
 def tell(run: RunDir, kind: str, fault: Fault, **more: Any) -> None:
@@ -127,6 +130,21 @@ def test_a_node_that_does_not_come_back_is_waited_for_and_no_longer(
     assert heal_left(run, planned, site(run)) == [
         "node.power_off on n1 is not healed: {'why': 'not seen to be healed within 0.5 s'}"
     ]
+
+
+def test_a_fault_that_another_hides_is_seen_to_be_healed_once_that_one_is(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first node is seen to be on only after the second one is."""
+    planned = plan("node.power_off", "node.power_off")
+    first, second = planned.cases[0].faults
+    tell(run, ev.FAULT_REQUESTED, first, hit=Hit(first.kind, ("n1",), lease="c-f0").to_json())
+    tell(run, ev.FAULT_REQUESTED, second, hit=Hit(second.kind, ("n2",), lease="c-f1").to_json())
+    hides = '[ "$1 $2" != "status n1" ] || [ -e power-n2 ] || { echo off; exit; }\ncat "power-$2"\n'
+    (run.path.parent / "switch").write_text(SWITCH.replace('cat "power-$2"\n', hides))
+    monkeypatch.setattr(fault_runner, "HEAL_S", 3.0)
+    assert heal_left(run, planned, site(run)) == []
+    assert sorted(fact[:2] for fact in facts(run)) == [(ev.FAULT_HEALED, "c-f0"), (ev.FAULT_HEALED, "c-f1")]
 
 
 def test_runs_of_a_harness_that_knew_only_nodes_are_healed(run: RunDir) -> None:

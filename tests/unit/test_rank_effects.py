@@ -10,7 +10,7 @@ import pytest
 from harness.model import fault as model
 from harness.runtime import page, rank_effects
 from harness.runtime.detect import View
-from harness.runtime.rank_effects import ENDS, STILL_S, Effects
+from harness.runtime.rank_effects import ENDS, STATUS_S, STILL_S, Effects, OtherEnd, gone
 
 
 class Watched:
@@ -19,14 +19,14 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         self.rank = SimpleNamespace(
-            view=View(page.RUNNING, 7, 6, 50, 13, page.STEP), ended=False, status="", words=""
+            view=View(page.RUNNING, 7, 6, 50, 13, page.STEP), ended=False, status=None, words=""
         )
         monkeypatch.setattr(rank_effects.time, "monotonic", lambda: self.now)
 
     def struck(self, kind: str, duration_s: float = 0.0) -> Effects:
-        self.run: Any = SimpleNamespace(ranks=[None, self.rank], felt=set())
+        self.run: Any = SimpleNamespace(ranks=[None, self.rank], felt=set(), own_loop=True)
         run = self.run
-        return Effects(run, 1, kind, duration_s)
+        return Effects(run, 1, 2, kind, duration_s)
 
 
 @pytest.fixture
@@ -39,8 +39,65 @@ def test_what_ends_a_rank_is_seen_when_its_process_has_ended(kind: str, watched:
     effects = watched.struck(kind)
     watched.now += 60
     assert effects.seen() is None
-    watched.rank.ended, watched.rank.status, watched.rank.words = True, "-9", "w" * 300
-    assert effects.seen() == {"process": "ended", "status": "-9", "expected": ENDS[kind], "words": "w" * 200}
+    watched.rank.ended, watched.rank.status, watched.rank.words = True, ENDS[kind][0], "w" * 300
+    assert effects.seen() == {
+        "process": "ended", "status": ENDS[kind][0], "expected": list(ENDS[kind]), "words": "w" * 200,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_a_rank_that_ended_in_another_way_was_not_ended_by_its_fault(kind: str, watched: Watched) -> None:
+    effects = watched.struck(kind)
+    watched.rank.ended, watched.rank.status, watched.rank.words = True, 3, "ValueError: no"
+    with pytest.raises(OtherEnd) as refused:
+        effects.seen()
+    assert str(refused.value) == (
+        f"it ended with status 3, and by {kind} it ends with {' or '.join(map(str, ENDS[kind]))}: ValueError: no"
+    )
+    watched.run.own_loop = False  # somebody's program, whose rank is the process around it
+    assert effects.seen() is not None
+
+
+def test_a_status_that_nobody_tells_is_waited_for_and_then_unknown(watched: Watched) -> None:
+    effects = watched.struck("rank.kill")
+    watched.rank.ended, watched.rank.status = True, None
+    assert effects.seen() is None
+    watched.now += STATUS_S
+    assert effects.seen() == {"process": "ended", "status": None, "expected": [-9], "words": ""}
+
+
+def test_a_rank_that_was_held_up_goes_on_when_its_page_moves(watched: Watched) -> None:
+    effects = watched.struck("rank.pause", 2.0)
+    watched.rank.view.stopped_s = 1.0
+    assert effects.seen() is not None
+    watched.rank.view.stopped_s = 0.0
+    assert effects.moves_again() is None
+    watched.rank.view.finished += 1
+    assert effects.moves_again() == {"page": "moves again", "step": 7}
+
+
+@pytest.mark.parametrize(
+    ("ended", "alive", "lost", "proof"),
+    [
+        (True, None, "", {"process": "ended", "status": -9}),
+        (False, [], "", {"process": "gone", "told_by": "the agent of n1"}),
+        (False, [1], "", None),
+        (False, None, "no beat", {"node": "n1 was lost with it: no beat"}),
+        (False, None, "", None),
+    ],
+)
+def test_a_process_is_said_to_be_gone_by_who_saw_it(
+    ended: bool, alive: list[int] | None, lost: str, proof: dict[str, Any] | None, watched: Watched
+) -> None:
+    watched.struck("rank.freeze")
+    watched.rank.ended, watched.rank.status, watched.rank.node = ended, -9, "n1"
+    watched.run.finished = {} if alive is None else {"n1": {"alive": alive}}
+    watched.run.s = SimpleNamespace(links=SimpleNamespace(lost=lambda node: lost))
+    assert gone(watched.run, 1) == proof
+
+
+def test_a_process_of_an_earlier_start_of_the_job_is_gone_with_it() -> None:
+    assert gone(None, 1) == {"job": "was started again since, and with it every process of it"}
 
 
 @pytest.mark.parametrize("kind", ["rank.freeze", "rank.pause"])
@@ -96,7 +153,9 @@ def test_of_what_only_consequences_show_the_rank_has_said_that_it_came_to_it(
 def test_a_full_disk_is_seen_when_a_checkpoint_could_not_be_written(watched: Watched) -> None:
     effects = watched.struck("storage.full")
     assert effects.seen() is None
-    watched.run.felt.add(1)
+    watched.run.felt.add(1)  # another fault's effect proves nothing of this one
+    assert effects.seen() is None
+    watched.run.felt.add(2)
     assert effects.seen() == {"said": "the rank could not write its part of a checkpoint"}
 
 
@@ -106,6 +165,8 @@ def test_every_kind_of_a_rank_can_be_seen(watched: Watched) -> None:
     for kind in (k for k, v in model.KINDS.items() if v.where == model.RANK and k != "rank.livelock"):
         watched.now = 100.0
         effects = watched.struck(kind)
-        watched.run.felt.add(1)
+        watched.run.felt.add(2)
         watched.now = 200.0
+        effects.seen()  # a status that nobody tells is waited for
+        watched.now += STATUS_S
         assert effects.seen() is not None, kind

@@ -9,6 +9,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -368,3 +369,72 @@ def test_a_fault_of_the_job_is_waited_for_by_rank_0(start: Start) -> None:
     assert start((job,), moments, leader=True).status() == 0
     child = start((job,), moments, rank=0)
     child.until(lambda seen: seen.due == 1, "it waits")
+
+
+def test_each_rank_holds_at_the_step_of_a_fault_from_outside(start: Start) -> None:
+    outside = Fault("f0", "node.power_off", "node.power_off", "recovered", node=1, at_step=2)
+    child = start((outside, replace(outside, fault_id="f1", kind="controller.away")), three_steps)
+    waits: list[Callable[[page.Progress], object]] = [lambda seen: seen.due == 1, lambda seen: seen.due == 2]
+    for number, for_it in enumerate(waits, 1):  # one after the other
+        seen = child.until(for_it, "it waits")
+        assert (seen.begun, seen.finished, seen.section) == (2, 1, page.HELD)
+        assert child.view is not None
+        child.view.command(number + GO_ON)
+    assert child.status() == 0
+    last = child.view.read() if child.view is not None else None
+    assert last is not None
+    assert (last.due, last.finished, last.section) == (0, 3, page.STEP)
+
+
+def steps_then(faults: RankFaults, position: Page, *, steps: int = 8) -> list[int]:
+    """Steps of two collectives each; in which step the rank strayed, as its page says after each step."""
+    said = []
+    for step in range(steps):
+        faults.step(step)
+        faults.collective(lambda: None)
+        faults.collective(lambda: None)
+        position.write()
+        said.append(position.strayed)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("", [-1] * 8),
+        ("rank.skip_collective", [-1, -1, -1, -1, -1, 5, 5, 5]),
+        ("rank.reorder_collective", [-1, -1, -1, -1, -1, 5, 5, 5]),
+    ],
+)
+def test_a_rank_that_leaves_its_order_says_in_which_step(kind: str, said: list[int], start: Start) -> None:
+    child = start((fault(kind, at_step=5),) if kind else (), steps_then)
+    assert child.status() == 0
+    assert child.said.read_text() == repr(said)
+
+
+def test_moments_are_counted_on_from_earlier_attempts(tmp_path: Path) -> None:
+    position = Page(tmp_path / "1.page", 1)
+    third = replace(
+        fault("storage.slow", duration_s=0.01), at_step=-1, at_event="checkpoint.begin", at_count=3
+    )
+    faults = RankFaults([third], [1], 1, 0, True, position, before={"checkpoint.begin": 1})
+    struck = []
+    for _ in range(3):
+        faults.at("checkpoint.begin")
+        struck.append(position.fault)
+    assert struck == [0, 1, 1]
+    assert position.moments == [0, 3, 0, 0]
+
+
+def test_a_moment_that_was_missed_strikes_at_the_next_and_of_two_one_at_a_time(tmp_path: Path) -> None:
+    position = Page(tmp_path / "1.page", 1)
+    slow = replace(fault("storage.slow", duration_s=0.01), at_step=-1, at_event="checkpoint.begin")
+    faults = RankFaults(
+        [replace(slow, at_count=1), replace(slow, at_count=2)], [1, 2], 1, 0, True, position,
+        before={"checkpoint.begin": 4},
+    )  # fmt: skip
+    struck = []
+    for _ in range(2):
+        faults.at("checkpoint.begin")
+        struck.append(position.fault)
+    assert struck == [1, 2]

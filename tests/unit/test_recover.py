@@ -19,11 +19,11 @@ def case(recovery: str, **more: Any) -> Case:
 
 
 def attempt(
-    outcome: str, index: int = 0, *, begun: int = 7, restart: int = 0, reason: str = "why"
+    outcome: str, index: int = 0, *, begun: int = 7, blamed: int = 7, restart: int = 0, reason: str = "why"
 ) -> Attempt:
     return Attempt(
         "c", index, "0000", "12", restart, index, ("a", "b"), (), ("a", "b"), 1, 1,
-        outcome=outcome, reason=reason, last_begun=begun,
+        outcome=outcome, reason=reason, last_begun=begun, blamed_step=blamed,
     )  # fmt: skip
 
 
@@ -79,8 +79,13 @@ def test_a_failure_that_comes_again_ends_with_its_step_and_how_often() -> None:
     )
 
 
+def test_the_step_that_is_named_is_the_blamed_ranks_and_not_the_furthest() -> None:
+    history = [attempt(at.FAILED, n, begun=8 + n, blamed=7) for n in range(3)]
+    assert after(case("warm-restart"), *history).reason.endswith("(max_restarts 2), each time at step 7")
+
+
 def test_failures_at_other_steps_are_not_called_the_same() -> None:
-    history = [attempt(at.FAILED, n, begun=n) for n in range(3)]
+    history = [attempt(at.FAILED, n, blamed=n) for n in range(3)]
     assert after(case("requeue"), *history).reason == "why; not recovered after 3 attempts (max_restarts 2)"
 
 

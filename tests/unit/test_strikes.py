@@ -14,7 +14,7 @@ from harness.model.case import Case, Fault
 from harness.packing import PlanError
 from tests.unit.test_plan import site
 
-KILL = {"kind": "rank.kill", "target": {"rank": 1}, "at": {"step": 5}, "expect": "failed"}
+KILL = {"kind": "rank.kill", "target": {"rank": 1}, "at": {"step": 5}, "expect": "failed", "because": "ended"}
 
 
 def group(*faults: dict[str, Any]) -> Group:
@@ -61,7 +61,7 @@ def test_what_is_said_stands_in_the_fault() -> None:
 )
 def test_a_target_is_what_is_said(target: dict[str, Any], said: dict[str, Any]) -> None:
     (fault,) = struck({**KILL, "target": target})
-    assert fault == Fault("c-f0", "rank.kill", "rank.kill", "failed", at_step=5, **said)
+    assert fault == Fault("c-f0", "rank.kill", "rank.kill", "failed", "ended", at_step=5, **said)
 
 
 def test_chance_is_the_seeds_and_covers_what_it_may_hit() -> None:
@@ -105,9 +105,9 @@ def test_the_same_step_again_is_that_of_a_later_attempt() -> None:
     ]
 
 
-def test_a_moment_of_a_rank_is_counted_in_each_attempt_and_a_recovery_in_the_case() -> None:
+def test_moments_are_counted_over_the_case() -> None:
     rank = struck({**KILL, "at": {"event": "checkpoint.begin", "time": 2}, "count": 2})
-    assert [(f.at_count, f.after) for f in rank] == [(2, ()), (2, ("c-f0.0",))]
+    assert [(f.at_count, f.after) for f in rank] == [(2, ()), (3, ())]
     node = {**KILL, "kind": "node.kill_processes", "target": {"node": 1}}
     recovery = struck({**node, "at": {"event": "recovery.begin", "time": 2}, "count": 2})
     assert [(f.at_count, f.after) for f in recovery] == [(2, ()), (3, ())]
