@@ -1,7 +1,7 @@
 """A program's own checkpoints: committed whole or not at all, and verified before they are used.
 
 A checkpoint is a folder of HARNESS_CHECKPOINTS with a part for each rank, in which the rank's program wrote
-whatever it likes. A part is committed by a manifest with the SHA-256 of each file, then a rename; a checkpoint
+whatever it likes. A part is committed by a manifest with the digest of each file, then a rename; a checkpoint
 counts when the parts of all ranks are committed. Its name holds the step and the attempt, so that parts which two
 attempts wrote are never taken together. Ranks say nothing to each other here: each verifies every part, so that
 all of them choose the same checkpoint. The next one is complete only when the last rank has begun, so none can
@@ -19,30 +19,35 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from harness.program import lines
+from harness.program import armed, digests, lines
 
 MANIFEST = "manifest.json"
 COMPLETE = "complete.json"
 _NAME = re.compile(r"^step-(\d{8,})\.(\d+)\Z")
 _PART = re.compile(r"^rank-(\d+)\Z")
-_BLOCK_BYTES = 1 << 20
 
 
 class CheckpointError(Exception):
     """There are checkpoints, and none can be used; the message says why. Nothing was changed."""
 
 
-class _Restored:
-    """What ``restore`` gave."""
+class _Here:
+    """What ``restore`` gave, and how to have the live state."""
 
     first = 0
+    state: Optional[Callable[[], Any]] = None
 
 
 def first_step() -> int:
     """The step to go on with."""
-    return _Restored.first
+    return _Here.first
+
+
+def watch(state: Optional[Callable[[], Any]]) -> None:
+    """From now on, the digest of this live state goes into each checkpoint."""
+    _Here.state = state
 
 
 # --- saving -------------------------------------------------------------------------------------------------
@@ -81,19 +86,27 @@ def save(step: Optional[int] = None, keep: int = 2, alone: bool = False) -> Iter
         raise ValueError("step %d was saved before by rank %d, in %s" % (step, rank, part))
     lines.say(lines.stamped({"saving": step}))
     start = lines.monotonic_ns()
+    armed.at("checkpoint.begin")
     shutil.rmtree(str(temporary), ignore_errors=True)
     temporary.mkdir(mode=0o700, parents=True)
     try:
         yield temporary
-        said = _commit(temporary, part, {"step": step, "attempt": attempt, "rank": rank}, alone)
+        armed.at("checkpoint.written")
+        of: Dict[str, Any] = {"step": step, "attempt": attempt, "rank": rank}
+        if _Here.state is not None:
+            of["state"] = digests.of(_Here.state())
+        said = _commit(temporary, part, of, alone)
     except BaseException:
+        armed.relieve(failed=True)
         shutil.rmtree(str(temporary), ignore_errors=True)
         lines.say(lines.stamped({"unsaved": step}))
         raise
+    armed.relieve(failed=False)
     took = lines.monotonic_ns() - start
     lines.say(lines.stamped({"saved": step, "path": folder.name, "time_ns": took, **said}))
     if _complete(folder, 1 if alone else _ranks()):
         _remove_old(Path(root), max(keep, 1))
+    armed.at("checkpoint.committed")
 
 
 def _ranks() -> int:
@@ -104,18 +117,22 @@ def _commit(temporary: Path, part: Path, of: Dict[str, Any], alone: bool) -> Dic
     files = {}
     for name in _files(temporary):
         with open(str(temporary / name), "rb") as file:
-            files[name] = {"bytes": os.fstat(file.fileno()).st_size, "sha256": _sha256(file)}
+            files[name] = {"bytes": os.fstat(file.fileno()).st_size, "digest": digests.of_file(file)}
             os.fsync(file.fileno())
     if not files:
         raise ValueError("nothing was written into %s: write the state there, within the block" % temporary)
-    body = {**of, "parts": [of["rank"]] if alone else list(range(_ranks())), "files": files}
+    parts = [of["rank"]] if alone else list(range(_ranks()))
+    body = {**of, "algorithm": digests.ALGORITHM, "parts": parts, "files": files}
     _write(temporary / MANIFEST, {**body, "sha256": _digest(body)})
     for folder in {str((temporary / name).parent) for name in files} | {str(temporary)}:
         _sync(folder)
     os.rename(str(temporary), str(part))
     _sync(str(part.parent))
     _sync(str(part.parent.parent))
-    return {"bytes": sum(facts["bytes"] for facts in files.values()), "digest": _digest(files)}
+    return {
+        "bytes": sum(facts["bytes"] for facts in files.values()),
+        "digest": of.get("state") or _digest(files),
+    }
 
 
 def _complete(folder: Path, parts: int) -> bool:
@@ -156,6 +173,8 @@ def restore() -> Optional[Path]:
         return None
     rank = lines.rank()
     refused: List[str] = []
+    if lines.number("HARNESS_RESTART_COUNT"):  # a case's very first start restores nothing
+        armed.at("restore.begin")
     for (step, attempt), folder in _found(Path(root)):
         try:
             manifests = _verified(folder, step, attempt)
@@ -166,9 +185,11 @@ def restore() -> Optional[Path]:
         if not manifests:
             continue
         mine = rank if rank in manifests else min(manifests)
-        digest = _digest(manifests[mine]["files"])
-        lines.say(lines.stamped({"restored": step, "path": folder.name, "digest": digest}))
-        _Restored.first = step + 1
+        said = {"restored": step, "path": folder.name, "digest": _digest(manifests[mine]["files"])}
+        if mine == rank and manifests[mine].get("state"):
+            said["state"] = manifests[mine]["state"]  # `steps` says the digest of what was made of it
+        lines.say(lines.stamped(said))
+        _Here.first = step + 1 + armed.controls().count("position")
         return folder / ("rank-%d" % mine)
     if refused:
         raise CheckpointError("no checkpoint can be used, and none is overwritten: " + "; ".join(refused))
@@ -211,7 +232,7 @@ def _verified(folder: Path, step: int, attempt: int) -> Dict[int, Dict[str, Any]
     for rank, manifest in manifests.items():
         part = folder / ("rank-%d" % rank)
         for name, facts in sorted(manifest["files"].items()):
-            _compare(part / name, facts, "%s of rank %d" % (name, rank))
+            _compare(part / name, facts, manifest["algorithm"], "%s of rank %d" % (name, rank))
     return manifests
 
 
@@ -227,17 +248,17 @@ def _manifest(part: Path) -> Dict[str, Any]:
     return manifest
 
 
-def _compare(path: Path, facts: Dict[str, Any], name: str) -> None:
+def _compare(path: Path, facts: Dict[str, Any], algorithm: str, name: str) -> None:
     try:
         with open(str(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size != facts["bytes"]:
                 raise CheckpointError("%s has %d bytes, %d were committed" % (name, size, facts["bytes"]))
-            if _sha256(file) != facts["sha256"]:
+            if digests.of_file(file, algorithm) != facts["digest"]:
                 raise CheckpointError("%s has another content than was committed" % name)
     except FileNotFoundError:
         raise CheckpointError("%s is missing" % name) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError("%s cannot be read: %s" % (name, error)) from None
 
 
@@ -250,15 +271,6 @@ def _files(folder: Path) -> List[str]:
     for inner, _, names in os.walk(str(folder)):
         found += [os.path.relpath(os.path.join(inner, name), str(folder)) for name in names]
     return sorted(found)
-
-
-def _sha256(file: Any) -> str:
-    sha = hashlib.sha256()
-    while True:
-        block = file.read(_BLOCK_BYTES)
-        if not block:
-            return sha.hexdigest()
-        sha.update(block)
 
 
 def _digest(value: Any) -> str:

@@ -17,6 +17,7 @@ class _Here:
     step = -1
     start = 0
     is_open = False  # the step has begun and its end is not said
+    batch: Optional[int] = None  # which data the step used, as a number
     file = -1
     pid = 0
 
@@ -45,15 +46,21 @@ def monotonic_ns() -> int:
 def begin(step: int, count: int) -> None:
     """A step begins."""
     say(stamped({"begin": step, "of": count}))
-    _Here.step, _Here.start, _Here.is_open = step, monotonic_ns(), True
+    _Here.step, _Here.start, _Here.is_open, _Here.batch = step, monotonic_ns(), True, None
 
 
 def end() -> None:
     """The step has ended; said once, also where it was saved before."""
     if _Here.is_open:
         took = monotonic_ns() - _Here.start
-        say(stamped({"end": _Here.step, "start_mono_ns": _Here.start, "step_time_ns": took}))
+        of_batch = {} if _Here.batch is None else {"batch": _Here.batch}
+        say(stamped({"end": _Here.step, "start_mono_ns": _Here.start, "step_time_ns": took, **of_batch}))
     _Here.is_open = False
+
+
+def used(batch: int) -> None:
+    """The step that is being done uses the data of this number."""
+    _Here.batch = batch
 
 
 def step() -> int:

@@ -154,7 +154,10 @@ def test_the_worked_example_passes(cluster: Any) -> None:
     folder, verdicts, result = _run(cluster, _write(cluster, "example.yaml", EXAMPLE.read_text()), "example")
     assert result.returncode == 0, result.stdout + result.stderr
     assert {label: v.verdict for label, v in verdicts.items()} == dict.fromkeys(
-        ("copy/n2/size_mb=8/r0", "copy/n2/size_mb=32/r0", "hpcc/n1/r0", "hpcc/n2/r0", "solve/n2/r0"),
+        (
+            *("copy/n2/size_mb=8/r0", "copy/n2/size_mb=32/r0", "hpcc/n1/r0", "hpcc/n2/r0", "solve/n2/r0"),
+            *("survive/n2/r0/fault", "survive/n2/r0/twin"),
+        ),
         Verdict.PASS,
     )
     with Results(folder / "results.h5") as results:

@@ -15,8 +15,8 @@ from results_factory import S
 
 from analysis import gates, measured, scaling, text
 from analysis.keyfigure import of_case
-from analysis.load import CampaignResults, load
 from analysis.report import html
+from analysis.results import CampaignResults, load
 from analysis.verdict import judge
 from harness.model.verdict import Verdict
 

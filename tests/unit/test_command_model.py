@@ -6,7 +6,7 @@ import pytest
 
 from harness.config import ConfigError, campaign_json_schema, parse_campaign
 from harness.model import placeholders
-from harness.model.command import Command
+from harness.model.command import Answers, Command
 
 HEAD = (
     "schema: 1\nname: c\nseed: 1\ngroups:\n  - name: g\n    workload: command\n    nodes: 1\n    command:\n"
@@ -186,6 +186,15 @@ def test_success_by_the_exit_code_alone_is_refused(little: str) -> None:
             "run: [a]\ninputs: {x: '{rank}'}\nsuccess: {output: x}",
             "command.inputs.x, has {rank}, but the file is written once for all ranks; read the environment instead",
         ),
+        (
+            "run: [a]\nsuccess: {output: x}\nanswers: {metrics: [residua]}\n"
+            "metrics: [{name: residual_x, unit: '1', regex: '(?P<value>x)'}]",
+            'command.answers.metrics[0] = "residua", is none of its metrics; did you mean "residual_x"?',
+        ),
+        (
+            "run: [a]\nsuccess: {output: x}\nanswers: {files: [../x]}",
+            'command.answers.files[0] = "../x", is not inside the attempt\'s own folder',
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_place(given: str, said: str) -> None:
@@ -279,3 +288,11 @@ def test_only_whole_names_in_braces_are_filled_in(text: str, filled: str) -> Non
 )
 def test_a_parameter_as_a_program_gets_it(value: Any, text: str) -> None:
     assert placeholders.as_text(value) == text
+
+
+def test_what_is_left_out_of_a_command_does_not_change_its_cases() -> None:
+    command = Command.model_validate({"run": ("prog",), "success": {"output": ("ok",)}})
+    assert {"cooperates", "answers"} & set(command.model_dump(mode="json")) == set()
+    more = command.model_copy(update={"cooperates": True, "answers": Answers(files=("x",))})
+    assert more.model_dump(mode="json")["answers"] == {"metrics": [], "files": ["x"]}
+    assert Command.model_validate(more.model_dump()) == more

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.model.command import CommandMetric
+from harness.model.command_parts import CommandMetric
 from harness.runtime import output, readings
 from harness.runtime.output import Lines, Log
 from harness.runtime.readings import Pattern, Reading

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from harness.model import event as ev
-from harness.model.command import CommandMetric
+from harness.model.command_parts import CommandMetric
 from harness.runtime import page, processes, readings, world
+from harness.runtime.armed import Armed
 from harness.runtime.recorder import Recorder, read_stream
 from harness.runtime.said import Said
 
@@ -44,7 +45,7 @@ def test_it_is_written_for_python_3_6() -> None:
         "collections.abc",
     )  # said by annotations, run by 3.6
     files = sorted((ROOT / "harness/program").glob("*.py"))
-    assert [path.name for path in files] == ["__init__.py", "checkpoints.py", "faults.py", "lines.py"]
+    assert [path.name for path in files] == sorted(world._PROGRAM)
     for path in files:
         ast.parse(path.read_text(), feature_version=(3, 6))
         assert [word for word in newer if word in path.read_text()] == []
@@ -120,6 +121,8 @@ class _Heard:
             lambda kind, wall_ns, mono_ns, data: self.events.append((kind, dict(data))),
             "n1",
             "case",
+            Armed({}, self.path, page.Page(folder / "rank-0.page", 0)),
+            lambda: None,
         )
 
     def say(self, *lines: object) -> None:

@@ -8,11 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from harness.runtime import world
+from harness.faults import damage
+from harness.model.command import OWN_FAULTS
+from harness.model.fault import KINDS
+from harness.program import deeds
+from harness.runtime import said_faults, world
 
 STEPS = 12
 
@@ -255,3 +260,34 @@ def test_a_saved_step_ends_where_saving_begins(tmp_path: Path) -> None:
     assert [begin["begin"], end["end"], saving["saving"], saved["saved"]] == [0] * 4
     assert end["step_time_ns"] < 100_000_000 < 200_000_000 <= saved["time_ns"]
     assert (saved["bytes"], saved["path"]) == (0, "step-00000000.0")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a program of two ranks that ended, with two checkpoints."""
+    ranks = Ranks(tmp_path_factory.mktemp("saved"), 2)
+    ranks.run()
+    return ranks.folder
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", damage.KINDS)
+def test_what_a_campaign_does_to_a_programs_checkpoint_is_found_by_its_next_restore(
+    kind: str, seed: int, saved: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(saved, tmp_path / "copy")
+    ranks = Ranks(tmp_path / "copy", 2)
+    newest, older = damage.committed(ranks.checkpoints)
+    done = damage.KINDS[kind](ranks.checkpoints / newest.name, Random(seed))
+    assert (newest.name, older.name) == ("step-00000011.0", "step-00000010.0")
+    assert done["before"] != done["after"] == damage.facts(ranks.checkpoints / newest.name / done["file"])
+    ranks.attempt = 1
+    (result, _) = ranks.run("from harness.program import restore; print(restore().parent.name)")
+    assert result.stdout == "step-00000010.0\n", result.stderr
+
+
+def test_every_fault_that_a_program_can_do_is_known_to_all_who_must_know_it() -> None:
+    own = {*deeds.KINDS, "control.position"}
+    assert own == set(OWN_FAULTS)
+    assert set(deeds.KINDS) == set(said_faults.KINDS)
+    assert own <= set(KINDS)

@@ -11,9 +11,18 @@ from typing import Any
 
 import pytest
 
+from harness import collect_faults
 from harness.model import event as ev
+from harness.model import fault as model
+from harness.model.event import Event
+from harness.program import faults
 from harness.runtime import world
 from harness.runtime.said_faults import SaidFaults
+
+ALLOWED = (
+    "allowed: rank.abort, rank.freeze, rank.hang, rank.kill, rank.livelock, rank.out_of_memory, rank.pause, "
+    "rank.raise, rank.segfault, rank.slow_step, rank.terminate, storage.full, storage.slow"
+)
 
 
 def run(code: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -70,6 +79,7 @@ def test_each_kind_ends_its_own_process_as_it_says_and_is_said_before(
         "at": "<string>:5",
         "for_s": 0,
         "expect": "recovered",
+        "because": "",
     }
 
 
@@ -141,7 +151,7 @@ def test_a_named_place_does_what_was_armed_when_it_is_passed_for_the_nth_time(tm
     first, second = run(code, tmp_path), run(code, tmp_path)
     assert (first.returncode, first.stdout) == (1, "0\n1\n2\n")
     assert (second.returncode, second.stdout) == (0, "0\n1\n2\n3\n4\n")
-    assert "FaultRaised: rank.raise, injected by the program itself" in first.stderr
+    assert "FaultRaised: rank.raise, injected" in first.stderr
     assert [f["at"] for f in said(tmp_path)] == ["halo, time 3"]
 
 
@@ -150,8 +160,21 @@ def test_a_named_place_does_what_was_armed_when_it_is_passed_for_the_nth_time(tm
     [
         (
             "inject('node.power_off')",
-            "'node.power_off' is no fault that a program can do, allowed: rank.abort, rank.freeze, rank.hang, "
-            "rank.kill, rank.raise, rank.segfault, rank.slow_step, rank.terminate",
+            "'node.power_off' is not done by a program: it must be known before the run. Declare it in the campaign, "
+            "for a named place: faults: [{kind: node.power_off, at: {event: NAME}, ...}], and write "
+            'faults.at("NAME") here; ' + ALLOWED,
+        ),
+        (
+            "inject('rank.kil')",
+            "'rank.kil' is no fault that a program can do, " + ALLOWED,
+        ),
+        (
+            "inject('rank.kill', mb=1)",
+            "mb is no parameter of rank.kill, allowed: none",
+        ),
+        (
+            "on('x', 'storage.full')",
+            "storage.full ends with its block; use faults.inject, around what writes",
         ),
         (
             "inject('rank.kill', for_s=1)",
@@ -161,6 +184,24 @@ def test_a_named_place_does_what_was_armed_when_it_is_passed_for_the_nth_time(tm
         ("inject('rank.freeze', for_s=0)", "for_s = 0, allowed: above 0, at most 600 seconds"),
         ("inject('rank.kill', rank=-1)", "rank = -1, allowed: 0 and above"),
         ("inject('rank.kill', expect='x')", "expect = 'x', allowed: recovered, unharmed, failed"),
+        (
+            "inject('rank.kill', expect='unharmed')",
+            "expect = 'unharmed', but no job rides rank.kill out; write recovered, or failed with because",
+        ),
+        (
+            "inject('rank.slow_step', for_s=1, expect='failed')",
+            "expect = 'failed', but rank.slow_step is a decoy, which must be unharmed; remove expect",
+        ),
+        (
+            "on('x', 'rank.raise', expect='failed')",
+            "expect = 'failed' says nothing of why, so a case that ends for any other reason would pass; add because: "
+            "words that the reason must hold",
+        ),
+        ("inject('rank.kill', because='x')", "because means nothing with expect = 'recovered'; remove it"),
+        (
+            "inject('rank.kill', expect='failed', because=1)",
+            "because = 1, allowed: one line of text, at most 200 characters",
+        ),
         ("on('x', 'rank.kill', count=0)", "count = 0, allowed: 1 and above"),
     ],
 )
@@ -169,6 +210,24 @@ def test_what_is_no_fault_is_an_error_in_words_also_outside_the_harness(
 ) -> None:
     result = run(f"faults.{call}", tmp_path, HARNESS_FAULTS="0")
     assert result.stderr.splitlines()[-1] == f"ValueError: {words}"
+
+
+def test_what_may_be_expected_of_a_kind_is_as_in_a_campaign() -> None:
+    kinds = {name: model.KINDS[name] for name in faults.KINDS}
+    assert set(faults._DEADLY) == set(kinds) & set(model.DEADLY)
+    assert set(faults._LAST) == {name for name, kind in kinds.items() if kind.harmless}
+
+
+def test_why_a_case_is_to_fail_goes_with_the_fault(tmp_path: Path) -> None:
+    run("with faults.inject('rank.raise', expect='failed', because='rank 2 raised'): pass", tmp_path)
+    (fault,) = said(tmp_path)
+    events: list[Any] = []
+    SaidFaults(lambda *event: events.append(event), "n1", "case").requested(fault)
+    assert [e[3]["because"] for e in events] == ["rank 2 raised"] * 2
+    requested = Event(
+        source="agent", host="n1", wall_ns=1, mono_ns=1, kind=ev.FAULT_REQUESTED, data=events[0][3]
+    )
+    assert collect_faults._of_program([requested])[0].because == "rank 2 raised"
 
 
 # --- the reader's side --------------------------------------------------------------------------------------
