@@ -5,6 +5,9 @@ time limit once, and once more for each fault that is expected to be recovered f
 its time limit at each start that ``recovery`` allows, and again for each retry after a failure that repeats
 (program, memory, time_limit). What ``retry`` adds after failures of the cluster is not counted: such a job
 seldom took its time. Nodes that are idle in a shared allocation cost as much as others.
+
+Repeats that may not be needed are not *expected*; *at most*, all of them are run, or those that a group's own
+`max_node_hours` lets begin: one wave of each lot may end beyond it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 
 from harness.model.campaign import Campaign
 from harness.model.case import Job, Plan
+from harness.model.design import Lot
 from harness.model.fields import Finding
 
 REPEATING = (
@@ -36,11 +40,14 @@ class Summary:
     longest_job_min: int
     node_hours_expected: float
     node_hours_max: float
+    perhaps_not_needed: int = 0  # cases that are repeats of which that is so
 
 
 def summary(plan: Plan) -> Summary:
     """Numbers of a plan."""
     jobs = [job for s in plan.submissions for job in s.jobs]
+    certain = [job for s in plan.submissions if not s.wave for job in s.jobs]
+    perhaps = sum(len(job.case_ids) for s in plan.submissions if s.wave for job in s.jobs)
     return Summary(
         cases=len(plan.cases),
         twins=sum(case.is_twin for case in plan.cases),
@@ -49,9 +56,43 @@ def summary(plan: Plan) -> Summary:
         largest_array=max((len(s.jobs) for s in plan.submissions), default=0),
         largest_job_nodes=max((job.nodes for job in jobs), default=0),
         longest_job_min=max((job.time_limit_min for job in jobs), default=0),
-        node_hours_expected=_hours(plan, jobs, _expected_starts),
-        node_hours_max=_hours(plan, jobs, _most_starts),
+        node_hours_expected=_hours(plan, certain, _expected_starts),
+        node_hours_max=round(_hours(plan, certain, _most_starts) + _added(plan), 2),
+        perhaps_not_needed=perhaps,
     )
+
+
+def of_lot(plan: Plan, lot: Lot) -> tuple[float, float]:
+    """Node-hours of a lot's cases by their time limits: of those that are run in any case, and of all."""
+    by_repeat = [
+        (repeat, plan.case(case_id)) for cases in lot.series.values() for repeat, case_id in enumerate(cases)
+    ]
+    hours = [(repeat, case.nodes * case.time_limit_min / 60) for repeat, case in by_repeat]
+    return round(sum(h for repeat, h in hours if repeat < lot.least), 2), round(sum(h for _, h in hours), 2)
+
+
+def _added(plan: Plan) -> float:
+    """Node-hours at most of repeats that may not be needed."""
+    waves: dict[str, dict[str, dict[int, float]]] = {}  # group -> lot -> wave -> node-hours
+    budgets = {}
+    for submission in plan.submissions:
+        lot = plan.lot(submission.lot) if submission.wave else None
+        if lot is None:
+            continue
+        budgets[lot.group] = lot.max_node_hours
+        own = waves.setdefault(lot.group, {}).setdefault(lot.name, {})
+        hours = _hours(plan, list(submission.jobs), _most_starts)
+        own[submission.wave] = own.get(submission.wave, 0.0) + hours
+    total = 0.0
+    for group, lots in waves.items():
+        everything = sum(sum(own.values()) for own in lots.values())
+        budget = budgets[group]
+        total += (
+            everything
+            if budget is None
+            else min(everything, budget + sum(max(own.values()) for own in lots.values()))
+        )
+    return total
 
 
 def findings(cost: Summary, campaign: Campaign) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from harness import arrival, failures, healing, ledger, pace
 from harness.ledger import Ledger
 from harness.model import event as ev
 from harness.model.case import Job, Submission
+from harness.model.design import MORE, NOT_NEEDED, Lot
 from harness.reconcile import (
     Action,
     Again,
@@ -31,6 +32,7 @@ from harness.reconcile import (
     Over,
     Seen,
     Submit,
+    Weigh,
     complete,
     reconcile,
     unclear_submissions,
@@ -68,6 +70,8 @@ LOOK_SHARE = 30.0  # so many times the processor time of the last look, if that 
 
 Judgement = Callable[[RunDir, Sequence[str]], Mapping[str, str]]
 """Verdict of each of these cases, as words; how cases are judged is ``analysis``'s, and no business of the driver."""
+Scales = Callable[[RunDir, Lot], tuple[str, str]]
+"""Whether a lot's repeats so far are enough: an answer of ``harness.model.design``, and why, in words."""
 
 
 @contextlib.contextmanager
@@ -115,10 +119,15 @@ class Driver:
         run: its folder.
         scheduler: what runs its jobs; the site's own unless told otherwise.
         judge: judges the cases of groups that others need; without one they are unknown, which is no pass.
+        weigh: says whether repeats are enough; without one they never are, and all are run.
     """
 
     def __init__(
-        self, run: RunDir, scheduler: Scheduler | None = None, judge: Judgement | None = None
+        self,
+        run: RunDir,
+        scheduler: Scheduler | None = None,
+        judge: Judgement | None = None,
+        weigh: Scales | None = None,
     ) -> None:
         self.run = run
         self.plan = run.read_plan()
@@ -126,6 +135,7 @@ class Driver:
         self.identity = run.read_identity()
         self.scheduler = scheduler or create(run, self.site, self.identity["run_id"])
         self._judge = judge or (lambda run, case_ids: dict.fromkeys(case_ids, "unknown"))
+        self._weigh = weigh or (lambda run, lot: (MORE, "nobody is there to say"))
         self._counted: Counter[str] = Counter(CALLS)  # of this process, before this run
         self._per_minute = int(self.site["scheduler"].get("calls_per_minute", 60))
         self._visible_after_s = float(self.site["paths"].get("visible_after_s", 0.0))
@@ -300,6 +310,11 @@ class Driver:
             elif isinstance(action, Judge):
                 verdicts = dict(self._judge(self.run, action.case_ids))
                 ledger.write(self.run, ledger.JUDGED, action.group, verdicts=verdicts)
+            elif isinstance(action, Weigh):
+                answer, why = self._weigh(self.run, action.lot)
+                ledger.write(
+                    self.run, ledger.WEIGHED, action.lot.name, wave=action.wave, answer=answer, why=why
+                )
             elif isinstance(action, Again):
                 self._again(action)
             else:
@@ -397,7 +412,7 @@ class Driver:
         self, key: str, submission: Submission, facts: Mapping[str, Any], known: Ledger
     ) -> dict[str, str]:
         """Case -> class of failure, of the cases that failed other than by what was asked of them."""
-        if facts["state"] in ("REFUSED", "SKIPPED") or {submission.name, key} & known.cancelled:
+        if facts["state"] in ("REFUSED", "SKIPPED", NOT_NEEDED) or {submission.name, key} & known.cancelled:
             return {}
         lines = list(read_lines(self.run.attempts(key)))
         events = list(read_lines(self.run.events(key)))

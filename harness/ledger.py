@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.model.case import Plan, Submission
+from harness.model.design import MORE
 from harness.rundir import RunDir, append_line, content_of, lines_of
 
 SUBMITTING, SUBMITTED, REFUSED, ENDED, CANCELLED = "submitting", "submitted", "refused", "ended", "cancelled"
@@ -22,6 +23,7 @@ DEFERRED = "deferred"  # sbatch said: not now, for instance because too many job
 MISSED = "missed"  # of unknown outcome, and the controller, which answered, does not list it
 AGAIN = "again"  # jobs are submitted once more: a round
 JUDGED = "judged"  # a group that others need
+WEIGHED = "weighed"  # a lot: whether its repeats so far are enough
 SUSPECT = "suspect"  # a node that no further job of the run shall get
 FINISHED = "finished"  # everything has ended, and results and report were written
 
@@ -44,6 +46,8 @@ class Ledger:
     suspects: Mapping[str, str] = field(default_factory=dict)  # node -> why
     tries: Mapping[str, int] = field(default_factory=dict)  # submission -> times that sbatch was called
     cancelled: frozenset[str] = frozenset()  # submissions that a person cancelled
+    weighed: Mapping[str, int] = field(default_factory=dict)  # lot -> the highest wave that was asked about
+    closed: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # lot -> why no more: answer, words
     finished: bool = False
 
     def submissions(self, plan: Plan) -> list[Submission]:
@@ -80,6 +84,8 @@ def _understood(content: bytes) -> Ledger:
     suspects: dict[str, str] = {}
     tries: Counter[str] = Counter()
     cancelled: set[str] = set()
+    weighed: dict[str, int] = {}
+    closed: dict[str, tuple[str, str]] = {}
     finished = False
     for line in lines_of(content):
         what, name = line["what"], line.get("name", "")
@@ -111,6 +117,10 @@ def _understood(content: bytes) -> Ledger:
                 over.pop(key, None)
         elif what == JUDGED:
             judged[name] = line["verdicts"]
+        elif what == WEIGHED:
+            weighed[name] = line["wave"]
+            if line["answer"] != MORE:
+                closed.setdefault(name, (line["answer"], line["why"]))
         elif what == SUSPECT:
             suspects.setdefault(name, line["why"])
         elif what == CANCELLED:
@@ -132,6 +142,8 @@ def _understood(content: bytes) -> Ledger:
         suspects,
         tries,
         frozenset(cancelled),
+        weighed,
+        closed,
         finished,
     )
 

@@ -2,7 +2,8 @@
 
 Cases share a job when they have the same shape: the same kind of ranks, as many on each node, the same
 partition, the same groups to wait for, and as many nodes (with ``share_nodes``, any number of nodes). A case
-with faults has a job of its own. Jobs of one shape and time limit become one array, as large as the site and
+with faults has a job of its own. The two cases of a pair stay together, and repeats that may not be needed have
+jobs of their own, wave by wave. Jobs of one shape and time limit become one array, as large as the site and
 the campaign allow. What does not fit the site is a ``PlanError``: ``harness.config.check`` says it better.
 """
 
@@ -11,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from harness import designs
 from harness.model import order
 from harness.model.campaign import Campaign, Packing
 from harness.model.case import Case, Job, Submission
+from harness.model.design import AB, A, a_first
 from harness.model.site import Site
 from harness.rules import JOB_MARGIN_MIN
 from harness.workloads import Entry
@@ -37,6 +40,9 @@ class _Shape:
     faulted: bool
     partition: str
     wait: order.Wait
+    lot: str  # "" for cases that are run in any case
+    wave: int
+    compared: str  # the group, where its cases are pairs; else ""
 
 
 def pack(
@@ -45,15 +51,18 @@ def pack(
     """The submissions of a campaign's cases, in the order in which they are sent.
 
     What others wait for comes first. Then large jobs, since they wait for many nodes; jobs with faults last,
-    so that a node that does not come back takes nothing from the undisturbed cases.
+    so that a node that does not come back takes nothing from the undisturbed cases. Repeats that may not be needed
+    come behind all that will be run.
 
     Raises:
         PlanError: a case does not fit the site.
     """
     waits = campaign.waits()
+    groups = {group.name: group for group in campaign.groups}
     shapes: dict[_Shape, list[Case]] = {}
     for case in cases:
-        shape = _shape(case, waits[case.group], campaign.packing, registry)
+        place = designs.place(case, groups[case.group], campaign)
+        shape = _shape(case, waits[case.group], place, campaign.packing, registry)
         shapes.setdefault(shape, []).append(case)
     jobs = [
         (shape, _job(shape, chunk, site))
@@ -62,7 +71,7 @@ def pack(
     ]
     level = order.levels(waits)
     depth = {wait: level[name] for name, wait in waits.items()}
-    jobs.sort(key=lambda item: (depth[item[0].wait], item[0].faulted, -item[1].nodes))
+    jobs.sort(key=lambda item: (depth[item[0].wait], item[0].wave, item[0].faulted, -item[1].nodes))
     return tuple(_submissions(jobs, _most_tasks(campaign, site)))
 
 
@@ -77,7 +86,10 @@ def _most_tasks(campaign: Campaign, site: Site) -> int:
     return site.limits.max_array_size if queue is None else min(site.limits.max_array_size, queue)
 
 
-def _shape(case: Case, wait: order.Wait, packing: Packing, registry: Mapping[str, Entry]) -> _Shape:
+def _shape(
+    case: Case, wait: order.Wait, place: tuple[str, int], packing: Packing, registry: Mapping[str, Entry]
+) -> _Shape:
+    lot, wave = place
     return _Shape(
         launcher=registry[case.workload].launcher,
         nodes=0 if packing.share_nodes and not case.spares else case.nodes + case.spares,
@@ -86,25 +98,41 @@ def _shape(case: Case, wait: order.Wait, packing: Packing, registry: Mapping[str
         faulted=bool(case.faults),
         partition=case.partition,
         wait=wait,
+        lot=lot,
+        wave=wave,
+        compared=case.group if AB in case.axes else "",
     )
 
 
 def _chunks(shape: _Shape, cases: list[Case], packing: Packing, site: Site) -> Iterator[tuple[Case, ...]]:
     """The cases of each job, in the order in which they run."""
     room = site.on(shape.partition).limits.max_time_min - JOB_MARGIN_MIN
-    most = 1 if shape.faulted or packing.mode == "jobs" else packing.max_cases or len(cases)
+    most = packing.max_cases or len(cases)
+    if shape.faulted or packing.mode == "jobs":
+        most = 1
     if packing.mode == "interleaved" or not shape.nodes:
         # The larger first, so that only the last jobs, whose cases are all small, are small.
         cases = sorted(cases, key=lambda c: (c.repeat if packing.mode == "interleaved" else 0, -c.nodes))
     chunk: list[Case] = []
     minutes = 0
-    for case in cases:
-        if chunk and (len(chunk) == most or minutes + case.time_limit_min > room):
+    for together in _pairs(cases) if shape.compared else ((case,) for case in cases):
+        more = sum(case.time_limit_min for case in together)
+        if chunk and (len(chunk) + len(together) > most or minutes + more > room):
             yield tuple(chunk)
             chunk, minutes = [], 0
-        chunk.append(case)
-        minutes += case.time_limit_min
+        chunk += together
+        minutes += more
     yield tuple(chunk)
+
+
+def _pairs(cases: list[Case]) -> Iterator[tuple[Case, ...]]:
+    """Both settings of each cell and repeat, one behind the other, in the order of whichever stands first."""
+    pairs: dict[tuple[str, int], list[Case]] = {}
+    for case in cases:
+        pairs.setdefault((case.cell, case.repeat), []).append(case)
+    for (_, repeat), pair in pairs.items():
+        first_a = a_first(pair[0].seed - repeat, repeat)  # the seed of a case is its group's and its repeat
+        yield tuple(sorted(pair, key=lambda case: (case.axes[AB] == A) != first_a))
 
 
 def _job(shape: _Shape, cases: tuple[Case, ...], whole: Site) -> Job:
@@ -151,5 +179,7 @@ def _submissions(jobs: list[tuple[_Shape, Job]], most_tasks: int) -> Iterator[Su
                 partition=shape.partition,
                 after=shape.wait.after,
                 needs=shape.wait.needs,
+                lot=shape.lot,
+                wave=shape.wave,
             )
             number += 1

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness import strikes
+from harness import designs, strikes
 from harness.model import axes as sweep
-from harness.model.campaign import Campaign, Group
+from harness.model.campaign import Campaign, GateSpec, Group
+from harness.model.campaign_design import Setting
 from harness.model.campaign_faults import FaultSpec
 from harness.model.case import Case, Gate, Param, Plan, Policy, content_id
+from harness.model.design import AB
 from harness.model.site import Site
 from harness.packing import PlanError as PlanError
 from harness.packing import pack, queue_limit
@@ -35,6 +37,8 @@ def expand(campaign: Campaign, site: Site, registry: Mapping[str, Entry] = REGIS
         cases=tuple(cases),
         submissions=pack(cases, campaign, site, registry),
         policy=Policy(campaign.retry.model_dump(), queue_limit(campaign, site)),
+        lots=designs.lots(cases, campaign),
+        comparisons=designs.comparisons(cases, campaign),
     )
 
 
@@ -44,10 +48,10 @@ def expand(campaign: Campaign, site: Site, registry: Mapping[str, Entry] = REGIS
 def _cases(group: Group, campaign: Campaign, site: Site, registry: Mapping[str, Entry]) -> Iterator[Case]:
     entry = registry[group.workload]
     seed = campaign.seed if group.seed is None else group.seed
-    command = group.command.model_dump(mode="json") if group.command is not None else None
-    for nodes, cell in _cells(group):
-        params = _params(group, nodes, cell, entry)
-        for repeat in range(group.repeats):
+    for nodes, cell, setting in _settings(group):
+        params = _params(group, nodes, cell, setting, entry)
+        command, environment = _surroundings(group, setting)
+        for repeat in range(group.most_repeats):
             case = Case(
                 case_id="",
                 group=group.name,
@@ -73,14 +77,31 @@ def _cases(group: Group, campaign: Campaign, site: Site, registry: Mapping[str, 
                 spares=group.recovery.spares,
                 shrink=group.recovery.shrink,
                 detection=group.detection.model_dump(),
-                gates=tuple(Gate(g.metric, g.statistic, g.min, g.max, dict(g.where)) for g in group.gates),
+                gates=tuple(_gate(g) for g in group.gates),
                 time_limit_min=group.time_limit_min,
                 axes=cell,
                 partition=group.partition or "",
                 command=command,
+                environment=environment,
             )
             case_id = _case_id(case, group.faults)
             yield replace(case, case_id=case_id, faults=strikes.of_group(group, case, case_id, site))
+
+
+def _gate(spec: GateSpec) -> Gate:
+    against = spec.baseline is not None or spec.history is not None
+    number = spec.smallest_change
+    return Gate(
+        spec.metric,
+        spec.statistic,
+        spec.min,
+        spec.max,
+        dict(spec.where),
+        spec.baseline or "",
+        spec.history or "",
+        (spec.smallest or "5%" if number is None else repr(number)) if against else "",
+        spec.despite,
+    )
 
 
 def _cells(group: Group) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -90,9 +111,29 @@ def _cells(group: Group) -> Iterator[tuple[int, dict[str, Any]]]:
     return ((nodes, cell) for nodes in group.node_counts for cell in sweep.cells(group.axes))
 
 
-def _params(group: Group, nodes: int, cell: Mapping[str, Param], entry: Entry) -> dict[str, Param]:
-    swept = {name: value for name, value in cell.items() if name not in sweep.AXIS_FIELDS}
-    params: dict[str, Param] = {**entry.defaults, **group.params, **swept}
+def _settings(group: Group) -> Iterator[tuple[int, dict[str, Any], Setting]]:
+    """Every cell; where two settings are compared, each of them in every cell."""
+    for nodes, cell in _cells(group):
+        if group.compare is None:
+            yield nodes, cell, Setting()
+            continue
+        for side, setting in group.compare.settings:
+            yield nodes, {**cell, AB: side}, setting
+
+
+def _surroundings(group: Group, setting: Setting) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """A program with its environment, and the environment of the harness's own ranks."""
+    if group.command is None:
+        return None, {**group.environment, **setting.environment}
+    command = group.command.model_dump(mode="json")
+    return {**command, "environment": {**command["environment"], **setting.environment}}, {}
+
+
+def _params(
+    group: Group, nodes: int, cell: Mapping[str, Param], setting: Setting, entry: Entry
+) -> dict[str, Param]:
+    swept = {name: value for name, value in cell.items() if name not in (*sweep.AXIS_FIELDS, AB)}
+    params: dict[str, Param] = {**entry.defaults, **group.params, **swept, **setting.params}
     for name, default in entry.defaults.items():
         value = params[name]
         if isinstance(default, float) and isinstance(value, int):
@@ -108,12 +149,20 @@ def _params(group: Group, nodes: int, cell: Mapping[str, Param], entry: Entry) -
     return params
 
 
+def _said(case: Case) -> dict[str, Any]:
+    """Its parameters, but for those that its workload got later, where they say what was so before."""
+    entry = REGISTRY.get(case.workload)
+    unsaid = {n: entry.defaults[n] for n in entry.later} if entry is not None else {}
+    params = {k: v for k, v in case.params.items() if k not in unsaid or v != unsaid[k]}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in params.items()}
+
+
 def _case_id(case: Case, faults: Iterable[FaultSpec]) -> str:
     """Hash of what the result depends on: not of limits, gates or words, nor of the site and its means."""
     content = {
         "group": case.group,
         "workload": case.workload,
-        "params": {k: list(v) if isinstance(v, tuple) else v for k, v in case.params.items()},
+        "params": _said(case),
         "steps": case.steps,
         "nodes": case.nodes,
         "ranks_per_node": case.ranks_per_node,
@@ -131,6 +180,8 @@ def _case_id(case: Case, faults: Iterable[FaultSpec]) -> str:
         "memory": case.memory_every,
         "spares": case.spares,
         "shrink": case.shrink,
+        "environment": dict(case.environment),
+        "setting": case.axes.get(AB, ""),  # that two settings are the same makes no case of two
     }
     content |= {name: value for name, value in more.items() if value}
     return content_id(content)
@@ -142,18 +193,20 @@ def _case_id(case: Case, faults: Iterable[FaultSpec]) -> str:
 def _with_twins(cases: list[Case], campaign: Campaign, registry: Mapping[str, Entry]) -> list[Case]:
     """The cases, each faulted one naming its twin; a twin that no other case is comes behind its case."""
     groups = {g.name: g for g in campaign.groups}
-    undisturbed: dict[str, str] = {}
+    undisturbed: dict[tuple[str, str], str] = {}
     for case in cases:
-        if not case.faults:
-            undisturbed.setdefault(_answer(case), case.case_id)
+        if not case.faults and not _disturbs_itself(case, groups):
+            undisturbed.setdefault((_answer(case), _perhaps(case, groups[case.group])), case.case_id)
     planned: list[Case] = []
     for case in cases:
-        if not case.faults or not wants_twin(groups[case.group], registry[case.workload]):
+        disturbed = case.faults or _disturbs_itself(case, groups)
+        if not disturbed or not wants_twin(groups[case.group], registry[case.workload]):
             planned.append(case)
             continue
-        answer = _answer(case)
+        answer, perhaps = _answer(case), _perhaps(case, groups[case.group])
+        known = undisturbed.get((answer, "")) or undisturbed.get((answer, perhaps))
         twin = None
-        if answer not in undisturbed:
+        if known is None:
             twin = replace(
                 case,
                 faults=(),
@@ -166,11 +219,25 @@ def _with_twins(cases: list[Case], campaign: Campaign, registry: Mapping[str, En
                 is_twin=True,
             )
             twin = replace(twin, case_id=_case_id(twin, ()))
-            undisturbed[answer] = twin.case_id
-        planned.append(replace(case, twin=undisturbed[answer]))
+            known = undisturbed[answer, perhaps] = twin.case_id
+        planned.append(replace(case, twin=known))
         if twin is not None:
             planned.append(twin)
     return planned
+
+
+def _perhaps(case: Case, group: Group) -> str:
+    """What decides whether a case is run at all: its group, where that adds repeats until they are enough; else "".
+
+    A case that may not be run is nobody's twin but that of cases which are run with it.
+    """
+    rule = group.rule
+    return group.name if rule is not None and case.repeat >= rule.min else ""
+
+
+def _disturbs_itself(case: Case, groups: Mapping[str, Group]) -> bool:
+    """Whether it is a program that may do faults to itself, which its twin does not (harness.program.faults)."""
+    return case.command is not None and not case.faults and bool(groups[case.group].twin)
 
 
 def _answer(case: Case) -> str:
@@ -186,5 +253,6 @@ def _answer(case: Case) -> str:
         "digest_every": case.digest_every,
         "partition": case.partition,  # other processors may round otherwise
         "command": case.command,
+        "environment": dict(case.environment),
     }
     return content_id(content)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +20,10 @@ from typing import Any
 
 import harness
 from harness import freeze, twins
+from harness.model import event as ev
 from harness.model.campaign import Campaign
 from harness.model.case import Plan, content_id
+from harness.model.event import Event
 from harness.model.site import Site
 from harness.render import RenderError, render
 from harness.resources import templates_dir
@@ -29,6 +31,7 @@ from harness.rundir import (
     RUN_SCHEMA,
     RunDir,
     RunFolderError,
+    append_line,
     sync_folder,
     takes_no_more,
     write_atomic,
@@ -171,6 +174,8 @@ def _fill(run: RunDir, final: RunDir, given: Input, plan: Plan, *, fresh_twins: 
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     write_json(run.plan, whole.to_json())
+    for event in _designs(plan):
+        append_line(run.driver_events, event.to_json())
     slurm, has = slurm_here() if given.site.launcher == "slurm" else ("", None)
     texts = scripts(given, plan, final, run_id=run_id, templates=given.templates, slurm=has)
     for name, text in texts.items():
@@ -197,6 +202,15 @@ def _fill(run: RunDir, final: RunDir, given: Input, plan: Plan, *, fresh_twins: 
             "slurm_version": slurm,
         },
     )
+
+
+def _designs(plan: Plan) -> Iterator[Event]:
+    """What the plan repeats and compares, for those who have the results alone."""
+    now = time.time_ns()
+    for lot in plan.lots:
+        yield Event(ev.LOT_PLANNED, now, 0, "", "driver", data=lot.to_json())
+    for comparison in plan.comparisons:
+        yield Event(ev.COMPARISON_PLANNED, now, 0, "", "driver", data=comparison.to_json())
 
 
 def site_for_jobs(site: Site, python: str) -> dict[str, Any]:

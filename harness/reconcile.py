@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import pwd
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from harness import failures
 from harness.ledger import Ledger
 from harness.model.case import Plan, Submission
+from harness.model.design import ENOUGH, NOT_NEEDED, WORDS, Lot
 from harness.slurm.query import JobRow
 from harness.slurm.states import Kind, is_over, kind_of
 
@@ -62,6 +63,14 @@ class Judge:
 
 
 @dataclass(frozen=True)
+class Weigh:
+    """All cases of a lot's waves so far have ended: have it said whether the next wave is needed."""
+
+    lot: Lot
+    wave: int
+
+
+@dataclass(frozen=True)
 class Again:
     """Submit jobs of a planned submission once more, to redo these cases."""
 
@@ -70,7 +79,7 @@ class Again:
     redo: Mapping[str, Mapping[str, str]]  # job key -> case -> class of its failure
 
 
-Action = Submit | LookUp | Over | End | Judge | Again
+Action = Submit | LookUp | Over | End | Judge | Weigh | Again
 
 
 @dataclass(frozen=True)
@@ -113,10 +122,12 @@ def reconcile(
         elif submission.name not in known.submitted:
             if submission.name in known.submitting:
                 continue
-            waits, never, judge = _gate(plan, known, submission)
-            actions += [action for action in judge if action not in actions]
+            waits, never, asks = _gate(plan, known, submission)
+            if not waits and not never:
+                waits, never, asks = _weighed(plan, known, submission)
+            actions += [action for action in asks if action not in actions]
             if never:
-                actions += [End(key, {"state": "SKIPPED", "reason": never}) for key in open_]
+                actions += [End(key, never) for key in open_]
             elif not waits and queue.takes(submission):
                 actions.append(Submit(submission))
         else:
@@ -222,8 +233,12 @@ def with_name(state: str) -> str:
 # ---- what groups wait for ----
 
 
-def _gate(plan: Plan, known: Ledger, submission: Submission) -> tuple[bool, str, list[Action]]:
-    """Whether a submission waits for groups; why it is never sent, if so; groups to be judged for it."""
+Held = tuple[bool, Mapping[str, Any], list[Action]]
+"""Whether a submission waits; how its jobs end if it is never sent, else nothing; what has to be asked for it."""
+
+
+def _gate(plan: Plan, known: Ledger, submission: Submission) -> Held:
+    """What groups that it waits for do to a submission."""
     waits, judge = False, list[Action]()
     for group in (*submission.after, *submission.needs):
         cases = tuple(c.case_id for c in plan.cases if c.group == group)
@@ -231,19 +246,43 @@ def _gate(plan: Plan, known: Ledger, submission: Submission) -> tuple[bool, str,
             waits = True
         elif group in submission.needs:
             if group not in known.judged:
-                judge.append(Judge(group, cases))
+                judge.append(Judge(group, _run(plan, known, cases)))
                 waits = True
             elif failed := [(c, v) for c, v in known.judged[group].items() if v not in PASSED]:
                 label = {c.case_id: c.label for c in plan.cases}
                 case_id, verdict = failed[0]
                 more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
                 why = f"not run: it needs {group}, and {label.get(case_id, case_id)}{more} is {verdict}"
-                return False, why, []
-    return waits, "", judge
+                return False, {"state": "SKIPPED", "reason": why}, []
+    return waits, {}, judge
 
 
-def _has_ended(plan: Plan, known: Ledger, case_ids: set[str]) -> bool:
-    keys = {job.key for s in plan.submissions for job in s.jobs if case_ids & set(job.case_ids)}
+def _run(plan: Plan, known: Ledger, cases: Sequence[str]) -> tuple[str, ...]:
+    """Those of the cases that were not left out because the repeats before them were enough."""
+    states = {key: facts.get("state") for key, facts in known.ended.items()}
+    jobs = (job for s in plan.submissions for job in s.jobs if states.get(job.key) == NOT_NEEDED)
+    left_out = {case_id for job in jobs for case_id in job.case_ids}
+    return tuple(case_id for case_id in cases if case_id not in left_out)
+
+
+def _weighed(plan: Plan, known: Ledger, submission: Submission) -> Held:
+    """What the repeats before it do to a submission of more."""
+    lot = plan.lot(submission.lot) if submission.wave else None
+    if lot is None:
+        return False, {}, []
+    if lot.name in known.closed:
+        answer, why = known.closed[lot.name]
+        state, words = (NOT_NEEDED, WORDS) if answer == ENOUGH else ("SKIPPED", "not run: ")
+        return False, {"state": state, "reason": f"{words}{why}"}, []
+    asked = known.weighed.get(lot.name, 0)
+    if submission.wave <= asked:
+        return False, {}, []
+    turn = submission.wave == asked + 1 and _has_ended(plan, known, lot.before(submission.wave))
+    return True, {}, [Weigh(lot, submission.wave)] if turn else []
+
+
+def _has_ended(plan: Plan, known: Ledger, case_ids: Set[str]) -> bool:
+    keys = {job.key for s in plan.submissions for job in s.jobs if not case_ids.isdisjoint(job.case_ids)}
     again = {key for action in due(plan, known) for key in action.redo}
     return all(key in known.ended for key in keys) and not keys & again
 

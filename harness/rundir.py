@@ -264,6 +264,11 @@ class RunDir:
         return self.path / "driver.lock"
 
     @property
+    def collecting(self) -> Path:
+        """Held by the one `collect` at work."""
+        return self.path / "collect.lock"
+
+    @property
     def calls(self) -> Path:
         """How often which of Slurm's commands was run for this run, all drivers together."""
         return self.path / "scheduler.json"

@@ -14,16 +14,22 @@ from pydantic import Field, model_validator
 
 from harness.model import axes as sweep
 from harness.model import order
+from harness.model.campaign_design import (
+    Compare,
+    Percent,
+    Repeats,
+    RepeatsOrNumber,
+    Statistic,
+    Variables,
+)
 from harness.model.campaign_faults import Detection, FaultSpec
 from harness.model.command import Command
 from harness.model.command import findings as command_findings
+from harness.model.design import AB
 from harness.model.fields import Finding, Frozen, Line, Loc, Number, Slug, Text, refuse_if_any
 from harness.model.scalars import Count, Minutes, ParamValue, Seed, Step, Steps
 
 COMMAND = "command"  # the workload that is a program of the user's own
-
-
-Statistic = Literal["median", "mean", "min", "max", "p95"]
 
 
 class Scaling(Frozen):
@@ -116,7 +122,10 @@ class Recovery(Frozen):
 
 
 class GateSpec(Frozen):
-    """A limit that the samples of every case of the group must keep, warm-up left out."""
+    """A limit that the samples of every case of the group must keep, warm-up left out.
+
+    The limit is min or max; or a baseline file, or the history of a folder, against which repeats must not be worse.
+    """
 
     metric: Text
     """Name of a metric, unit included: one of harness/model/metrics.py, or one that the group's command defines."""
@@ -128,14 +137,45 @@ class GateSpec(Frozen):
     """Largest value that passes, in the metric's unit."""
     where: dict[Text, Number] = Field(default_factory=dict)
     """Only samples whose columns have these values."""
+    baseline: Line | None = None
+    """Results file, or run folder, that the repeats are compared with; relative to the file that names it."""
+    history: Line | None = None
+    """Folder of earlier runs that this one is compared with; relative to the file that names it."""
+    smallest: Percent | None = None
+    """Smallest change against baseline or history that matters, as 5%, the default."""
+    smallest_change: Annotated[float, Field(gt=0)] | None = None
+    """The same as a number in the metric's own unit."""
+    despite: tuple[Literal["hardware", "software", "definition"], ...] = ()
+    """What may differ from baseline or history; otherwise a difference makes the gate invalid."""
 
     @model_validator(mode="after")
     def _rules(self) -> GateSpec:
         return refuse_if_any(self, self._findings())
 
     def _findings(self) -> Iterator[Finding]:
-        if self.min is None and self.max is None:
-            yield Finding((), "has neither min nor max, so it would pass everything; add one or both")
+        limited = self.min is not None or self.max is not None
+        kinds = [("baseline", self.baseline), ("history", self.history)]
+        named = [name for name, path in kinds if path is not None]
+        if limited + len(named) > 1:
+            said = " and ".join([*(["min or max"] if limited else []), *named])
+            yield Finding(
+                (), f"says {said}, allowed: one of min or max, baseline, history; remove the others"
+            )
+        if not named:
+            for name in ("smallest", "smallest_change", "despite"):
+                if getattr(self, name):
+                    yield Finding(
+                        (name,), "means nothing without baseline or history; remove it", getattr(self, name)
+                    )
+        elif self.smallest is not None and self.smallest_change is not None:
+            yield Finding(
+                ("smallest_change",), "and smallest say the same; remove one of them", self.smallest_change
+            )
+        if not limited and not named:
+            yield Finding(
+                (),
+                "has neither min nor max, baseline nor history, so it would pass everything; add one of them",
+            )
         elif self.min is not None and self.max is not None and self.min > self.max:
             yield Finding(
                 ("min",), f"is above max = {self.max}, so nothing can pass; exchange them", self.min
@@ -172,8 +212,10 @@ class Group(Frozen):
     """Groups that must have ended and passed before this one is submitted; else it is not run, and says why."""
     ranks_per_node: Annotated[int, Field(ge=1, le=4096)] = 1
     """Ranks (processes of the workload) on each node."""
-    repeats: Annotated[int, Field(ge=1, le=1000)] = 1
-    """How often each case is run; repeat i uses seed + i."""
+    repeats: RepeatsOrNumber = 1
+    """How often each case is run; repeat i uses seed + i. Or a rule: until an interval is narrow enough."""
+    compare: Compare | None = None
+    """Two settings; each case is run with both, one after the other in one allocation."""
     seed: Seed | None = None
     """Seed of the first repeat; the campaign's unless told otherwise."""
     steps: Steps | None = None
@@ -182,6 +224,8 @@ class Group(Frozen):
     """First steps that are recorded but not judged; the workload's default unless told otherwise."""
     params: dict[Text, ParamValue] = Field(default_factory=dict)
     """Parameters of the workload; those left out have its defaults."""
+    environment: Variables = Field(default_factory=dict)
+    """Variables of every rank, such as NCCL_ALGO, set before its workload is. A program's are in `command`."""
     command: Command | None = None
     """workload `command` only: the program, and what is read from its output."""
     time_limit_min: Minutes = 5
@@ -228,9 +272,47 @@ class Group(Frozen):
             )
         if self.command is not None:
             swept = [n for axis in self.axes for n in axis if n not in sweep.AXIS_FIELDS]
-            yield from command_findings(self.command, [*self.params, *swept], self.time_limit_min)
-        if self.twin and not self.faults:
+            compared = [n for _, s in self.compare.settings for n in s.params] if self.compare else []
+            known = [*self.params, *swept, *compared]
+            yield from command_findings(self.command, known, self.time_limit_min)
+        if self.twin and not self.faults and self.command is None:  # a program may do faults to itself
             yield Finding(("twin",), "means nothing without faults; remove it or add a fault", self.twin)
+        if self.command is not None and self.environment:
+            yield Finding(("environment",), "is for ranks of the harness's workloads; write it in command")
+        if self.compare is not None:
+            yield from self._compare_findings(self.compare)
+
+    def _compare_findings(self, compare: Compare) -> Iterator[Finding]:
+        if self.faults:
+            yield Finding(
+                ("compare",),
+                "means nothing with faults: each faulted case has a job of its own; remove one of them",
+            )
+        for number, axis in enumerate(self.axes):
+            for name in axis:
+                if name == AB:
+                    yield Finding(("axes", number, name), "is what compare calls its two settings; rename it")
+                for side, setting in compare.settings:
+                    if name in setting.params:
+                        place = ("compare", side, "params", name)
+                        yield Finding(place, f"is an axis in axes[{number}] too; remove one of the two")
+        grown = self.scaling.grow if self.scaling is not None else None
+        for side, setting in compare.settings:
+            if grown in setting.params:
+                yield Finding(
+                    ("compare", side, "params", str(grown)),
+                    "is what scaling.grow multiplies, so it cannot be compared; compare another or remove grow",
+                )
+
+    @property
+    def most_repeats(self) -> int:
+        """Repeats at most."""
+        return self.repeats.max if isinstance(self.repeats, Repeats) else self.repeats
+
+    @property
+    def rule(self) -> Repeats | None:
+        """What says how many repeats it takes; None where their number is fixed."""
+        return self.repeats if isinstance(self.repeats, Repeats) else None
 
     @property
     def node_counts(self) -> tuple[int, ...]:
@@ -253,9 +335,10 @@ class Group(Frozen):
 
     @property
     def case_count(self) -> int:
-        """Number of its cases, twins left out, without writing them out."""
+        """Number of its cases at most, twins left out, without writing them out."""
         scaled = len(self.scaling.nodes) if self.scaling is not None else 1
-        return scaled * sweep.count(self.axes) * self.repeats
+        sides = 1 if self.compare is None else 2
+        return scaled * sweep.count(self.axes) * self.most_repeats * sides
 
 
 class Packing(Frozen):
@@ -264,7 +347,7 @@ class Packing(Frozen):
     mode: Literal["sequence", "interleaved", "jobs"] = "sequence"
     """sequence: cases of one shape follow each other in one allocation. interleaved: likewise, one repeat of each
     before the next repeat of any, so that a drift of the machine meets all alike. jobs: a job for each case, as
-    arrays."""
+    arrays. The two cases of a pair (`compare`) always share an allocation."""
     max_cases: Count | None = None
     """Most cases of one job; as many as its time limit holds unless told otherwise."""
     share_nodes: bool = False
@@ -351,6 +434,12 @@ class Campaign(Frozen):
     def _findings(self) -> Iterator[Finding]:
         if self.include:
             yield Finding(("include",), "needs a file, and this is none; write what it names in its place")
+        if self.packing.max_cases == 1 and any(g.compare is not None for g in self.groups):
+            yield Finding(
+                ("packing", "max_cases"),
+                "leaves no room for a pair of settings that are compared; raise it",
+                1,
+            )
         yield from duplicate_names([g.name for g in self.groups])
         yield from order.findings([g.wish for g in self.groups])
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from harness.model.design import AB, Comparison, Lot
 from harness.model.fault import Fault as Fault
 
 Scalar = str | int | float | bool
@@ -18,13 +19,20 @@ Param = Scalar | tuple[Scalar, ...]
 
 @dataclass(frozen=True)
 class Gate:
-    """A limit on a statistic of one metric over a case's own samples, warm-up left out."""
+    """A limit on a statistic of one metric over a case's own samples, warm-up left out.
+
+    The limit is a number, or what was measured before: in a baseline file, or in the runs of a folder.
+    """
 
     metric: str
     statistic: str  # "median", "mean", "min", "max", "p95"
     minimum: float | None = None
     maximum: float | None = None
     where: Mapping[str, Scalar] = field(default_factory=dict)  # column -> value the samples must have
+    baseline: str = ""  # results.h5 or run folder to compare with
+    history: str = ""  # folder of earlier runs to compare with
+    smallest: str = ""  # change that matters: "5%", or a number in the metric's unit
+    despite: tuple[str, ...] = ()  # differences that stop no comparison: "hardware", "software", "definition"
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Case:
     )  # what this cell's axes say: the label's second part
     partition: str = ""  # which of the site's partitions; "": the site's own values
     command: Mapping[str, Any] | None = None  # workload "command": harness.model.command.Command as JSON
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables of every rank
 
     @property
     def ranks(self) -> int:
@@ -79,11 +88,24 @@ class Case:
     def label(self) -> str:
         """A name for people: group, nodes, axes, repeat, and ``twin`` or ``fault`` where it matters."""
         role = "/fault" if self.faults else "/twin" if self.is_twin else ""
-        axes = sorted(self.axes.items())  # JSON does not keep their order, and a label must stay the same
-        cell = "".join(f"/{name}={short(value)}" for name, value in axes if name != "nodes")
+        return f"{self.series}/r{self.repeat}{role}"
+
+    @property
+    def series(self) -> str:
+        """What its repeats have in common: group, nodes, axes."""
+        return self._named(*self.axes)
+
+    @property
+    def cell(self) -> str:
+        """What both settings of a comparison have in common: ``series`` without the setting."""
+        return self._named(*(name for name in self.axes if name != AB))
+
+    def _named(self, *names: str) -> str:
+        # JSON does not keep their order, and a label must stay the same.
+        cell = "".join(f"/{name}={short(self.axes[name])}" for name in sorted(names) if name != "nodes")
         if len(cell) > _LABEL_AXES:
             cell = f"{cell[:_LABEL_AXES]}~{content_id(cell, 10)}"
-        return f"{self.group}/n{self.nodes}{cell}/r{self.repeat}{role}"
+        return f"{self.group}/n{self.nodes}{cell}"
 
     def to_json(self) -> dict[str, Any]:
         """The case as JSON-ready data; ``Case.from_json`` gives an equal value back."""
@@ -98,7 +120,9 @@ class Case:
         """
         values = dict(data)
         values["faults"] = tuple(Fault.from_json(f) for f in values.get("faults", ()))
-        values["gates"] = tuple(Gate(**g) for g in values.get("gates", ()))
+        values["gates"] = tuple(
+            Gate(**{**g, "despite": tuple(g.get("despite", ()))}) for g in values.get("gates", ())
+        )
         for name in ("params", "axes"):
             values[name] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values.get(name, {}).items()
@@ -147,6 +171,8 @@ class Submission:
     round: int = 0  # above 0: some jobs of the submission `of` once more, after they failed
     of: str = ""  # the planned submission whose script this sends; "" for itself
     tasks: tuple[int, ...] = ()  # array indices of the jobs; () for 0, 1, 2 ...
+    lot: str = ""  # what is repeated together until it is enough; "" for cases that are run in any case
+    wave: int = 0  # above 0: waits until the lot's waves before have ended, and runs if they were not enough
 
     @property
     def script(self) -> str:
@@ -198,6 +224,16 @@ class Plan:
     cases: tuple[Case, ...]
     submissions: tuple[Submission, ...]
     policy: Policy = Policy()
+    lots: tuple[Lot, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+
+    def lot(self, name: str) -> Lot | None:
+        """The lot of that name; None in a plan that has none, such as a replay's."""
+        return self._lots.get(name)
+
+    @functools.cached_property
+    def _lots(self) -> dict[str, Lot]:
+        return {lot.name: lot for lot in self.lots}
 
     def case(self, case_id: str) -> Case:
         """The case of that id.
@@ -217,6 +253,8 @@ class Plan:
             "cases": [c.to_json() for c in self.cases],
             "submissions": [asdict(s) for s in self.submissions],
             "policy": asdict(self.policy),
+            "lots": [lot.to_json() for lot in self.lots],
+            "comparisons": [comparison.to_json() for comparison in self.comparisons],
         }
 
     @classmethod
@@ -231,6 +269,8 @@ class Plan:
             cases=tuple(Case.from_json(c) for c in data["cases"]),
             submissions=tuple(submissions),
             policy=Policy(**data.get("policy", {})),
+            lots=tuple(Lot.from_json(lot) for lot in data.get("lots", ())),
+            comparisons=tuple(Comparison.from_json(c) for c in data.get("comparisons", ())),
         )
 
 

@@ -4,7 +4,8 @@ Seeded: a failure names its seed, and the same seed gives the same schedule. The
 (before and after the effect), lets accounting lag behind, requeues, takes jobs away for good, forgets them,
 refuses for a while, and starts jobs in any order; the driver is killed before or after any write and any
 call. What must hold at the end: every round of every job was executed by exactly one Slurm job, no case is
-lost or done twice at a time, and the driver knows how each ended.
+lost or done twice at a time, and the driver knows how each ended. Repeats that are added in waves are asked for
+only when those before have ended, and none is run once it was said that they are enough.
 """
 
 import json
@@ -25,7 +26,8 @@ from harness import ledger
 from harness import reconcile as reconcile_module
 from harness.driver import Driver
 from harness.model.case import Case, Job, Plan, Policy, Submission
-from harness.rundir import RunDir, append_line, write_json
+from harness.model.design import ENOUGH, MORE, NEVER, NOT_NEEDED, Lot, Question
+from harness.rundir import RunDir, append_line, read_lines, write_json
 from harness.slurm import query
 from harness.slurm.commands import CommandError, CommandTimeout
 from harness.slurm.query import JobRow
@@ -122,6 +124,15 @@ class Model:
         listed = [j for j in self.jobs if j.name in names and (j.accounted or self.rng.random() < 0.3)]
         return {j.name: j.job_id.split("_")[0] for j in listed}
 
+    def weigh(self, run: RunDir, lot: Lot) -> tuple[str, str]:
+        """Whether repeats are enough: asked when a wave has ended, and before anything of the next is submitted."""
+        done = {line["case_id"] for key in self.cases for line in read_lines(run.attempts(key))}
+        wave = ledger.read(run).weighed.get(lot.name, 0) + 1
+        assert lot.before(wave) <= done, "asked too early"
+        later = {s.name for s in self.plan.submissions if s.wave >= wave}
+        assert not {job.name.split(".")[2] for job in self.jobs} & later, "asked too late"
+        return self.rng.choice([MORE, MORE, ENOUGH, NEVER]), "for the model's reasons"
+
     # What happens meanwhile.
 
     def live(self) -> None:
@@ -186,10 +197,34 @@ def _plan(rng: random.Random) -> Plan:
             [f"{number:04}"] if rng.random() < 0.6 else [f"{number:04}_{i}" for i in range(rng.randint(2, 3))]
         )
         jobs = tuple(Job(key, 1, 1, 5, (f"case{key}",), True) for key in keys)
-        cases += [Case(f"case{key}", "g", "mpi.halo", 1, 1, 0, 1, 10, 1, {}) for key in keys]
+        cases += [_case(f"case{key}") for key in keys]
         submissions.append(Submission(f"{number:04}", jobs, "mpi.sh.j2"))
     retry = {"machine": 9, "preempted": 9, "unknown": 9}
-    return Plan(tuple(cases), tuple(submissions), Policy(retry, rng.choice([None, 3])))
+    lots: tuple[Lot, ...] = ()
+    if rng.random() < 0.5:
+        lots, waves = _lot(rng, submissions[0], len(submissions))
+        submissions += waves
+        cases += [_case(c) for s in waves for job in s.jobs for c in job.case_ids]
+    return Plan(tuple(cases), tuple(submissions), Policy(retry, rng.choice([None, 3])), lots)
+
+
+def _case(case_id: str) -> Case:
+    return Case(case_id, "g", "mpi.halo", 1, 1, 0, 1, 10, 1, {})
+
+
+def _lot(rng: random.Random, first: Submission, number: int) -> tuple[tuple[Lot, ...], list[Submission]]:
+    """Waves of more repeats behind one submission."""
+    step, waves = rng.randint(1, 2), []
+    for wave in range(1, rng.randint(1, 3) + 1):
+        name = f"{number + wave - 1:04}"
+        keys = [name] if step == 1 else [f"{name}_{i}" for i in range(step)]
+        jobs = tuple(Job(key, 1, 1, 5, (f"case{key}",), True) for key in keys)
+        waves.append(Submission(name, jobs, "mpi.sh.j2", lot="g/n1", wave=wave))
+    series = tuple(c for s in (first, *waves) for job in s.jobs for c in job.case_ids)
+    question = Question("step_time_ns", "median")
+    most = len(series)
+    lot = Lot("g/n1", "g", question, 0.02, 0.95, len(first.jobs), most, step, None, {"g/n1": series})
+    return (lot,), waves
 
 
 def _one(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Model, int]:
@@ -227,13 +262,13 @@ def _one(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Mode
     with monkeypatch.context() as patched:
         patched.setattr(ledger, "write", dying_write)
         patched.setattr(SlurmScheduler, "submit", dying_submit)
-        driver = Driver(run)
+        driver = Driver(run, weigh=model.weigh)
         for _ in range(MAX_STEPS):
             try:
                 driver.step(ask=True)
             except Killed:
                 kills += 1
-                driver = Driver(run)
+                driver = Driver(run, weigh=model.weigh)
             if driver.complete(ledger.read(run)):
                 return model, kills
     raise AssertionError(f"seed {seed}: not complete after {MAX_STEPS} steps")
@@ -256,7 +291,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_every_job_is_executed_by_exactly_one_slurm_job_and_none_is_lost(
     chunk: int, memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kills = resubmitted = requeued = taken = forgotten = deferred = 0
+    kills = resubmitted = requeued = taken = forgotten = deferred = spared = added = 0
     for seed in range(chunk, SCHEDULES, CHUNKS):
         model, killed = _one(seed, memory / str(seed), monkeypatch)
         known = ledger.read(model.run)
@@ -264,7 +299,11 @@ def test_every_job_is_executed_by_exactly_one_slurm_job_and_none_is_lost(
         assert sorted(known.ended) == keys, f"seed {seed}"
         for (key, round_), ids in model.executed.items():
             assert len(set(ids)) == 1, f"seed {seed}: round {round_} of {key} was executed by {ids}"
+        left_out = _left_out(model, known, seed)
+        spared, added = spared + bool(left_out), added + bool(set(known.weighed) - set(known.closed))
         for key in keys:
+            if key in left_out:
+                continue
             submission, _ = known.current(model.plan)[key]
             assert model.run.end(key, submission.round).exists(), (
                 f"seed {seed}: {key} was given up before its end: {known.ended[key]}"
@@ -274,7 +313,7 @@ def test_every_job_is_executed_by_exactly_one_slurm_job_and_none_is_lost(
             assert len(rounds) == 1 + sum(key in line["keys"] for line in known.rounds), f"seed {seed}: {key}"
         kills += killed
         first = [job for job in model.jobs if not job.round]
-        resubmitted += len(first) > len(keys)
+        resubmitted += len(first) > len(keys) - len(left_out)
         requeued += any(job.restart for job in model.jobs)
         taken, forgotten, deferred = (
             taken + model.taken,
@@ -283,8 +322,25 @@ def test_every_job_is_executed_by_exactly_one_slurm_job_and_none_is_lost(
         )
         shutil.rmtree(model.run.path)
     # The schedules are worth something: all of these things did happen (the rarest in one of forty).
-    seen = kills, resubmitted, requeued, taken, forgotten, deferred
+    seen = kills, resubmitted, requeued, taken, forgotten, deferred, spared, added
     assert min(seen) >= SCHEDULES // CHUNKS // 100
+
+
+def _left_out(model: Model, known: ledger.Ledger, seed: int) -> set[str]:
+    """Jobs that were closed before they were submitted: exactly those of the waves from the last question on."""
+    closed = {
+        job.key
+        for s in model.plan.submissions
+        if s.wave and s.lot in known.closed and s.wave >= known.weighed[s.lot]
+        for job in s.jobs
+    }
+    states = {key for key, facts in known.ended.items() if facts["state"] in (NOT_NEEDED, "SKIPPED")}
+    assert states == closed, f"seed {seed}: closed {states}, and not {closed}"
+    assert not closed & {job.key for job in model.jobs}, f"seed {seed}: run though closed"
+    lines = [line for line in read_lines(model.run.ledger) if line["what"] == ledger.WEIGHED]
+    asked = [(line["name"], line["wave"]) for line in lines]
+    assert asked == sorted(set(asked)), f"seed {seed}: asked twice, or not in turn: {asked}"
+    return closed
 
 
 def test_the_model_can_tell_a_driver_that_gives_up_too_early(

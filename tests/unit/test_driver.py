@@ -9,7 +9,8 @@ from harness import ledger
 from harness.driver import Driver
 from harness.ledger import Ledger
 from harness.model.case import Case, Job, Plan, Policy, Submission
-from harness.reconcile import Again, End, Judge, LookUp, Over, Seen, Submit, complete, reconcile
+from harness.model.design import Lot, Question
+from harness.reconcile import Again, End, Judge, LookUp, Over, Seen, Submit, Weigh, complete, reconcile
 from harness.rundir import IDENTITY_KEYS, SITE_KEYS, RunDir, write_json
 from harness.slurm.commands import CALLS
 from harness.slurm.query import JobRow
@@ -215,6 +216,78 @@ def test_a_group_whose_need_did_not_pass_is_never_run_and_says_why() -> None:
         )
         facts = {"state": "SKIPPED", "reason": f"not run: it needs first, and first/n1/r0 is {verdict}"}
         assert reconcile(plan, known, NOTHING) == [End("0001_0", facts), End("0001_1", facts)]
+
+
+# ---- repeats that are added until they are enough ----
+
+FIRST = Submission("0000", (Job("0000", 1, 1, 5, ("a",), False),), "mpi.sh.j2")
+MORE_OF_IT = tuple(
+    Submission(
+        f"000{wave}", (Job(f"000{wave}", 1, 1, 5, (case,), False),), "mpi.sh.j2", lot="g/n1", wave=wave
+    )
+    for wave, case in ((1, "b"), (2, "c"))
+)
+LOT = Lot("g/n1", "g", Question("loss", "median"), 0.02, 0.95, 1, 3, 1, None, {"g/n1": ("a", "b", "c")})
+REPEATED = Plan(PLAN.cases, (FIRST, *MORE_OF_IT), lots=(LOT,))
+FIRST_ENDED = Ledger(submitting={"0000": 1}, submitted={"0000": "5"}, ended={"0000": {}})
+
+
+def test_more_repeats_wait_for_those_before_them() -> None:
+    assert reconcile(REPEATED, Ledger(), NOTHING) == [Submit(FIRST)]
+    assert reconcile(REPEATED, dataclasses.replace(FIRST_ENDED, ended={}), NOTHING) == []
+
+
+def test_when_repeats_have_ended_it_is_asked_once_whether_the_next_wave_is_needed() -> None:
+    assert reconcile(REPEATED, FIRST_ENDED, NOTHING) == [Weigh(LOT, 1)]
+    asked = dataclasses.replace(FIRST_ENDED, weighed={"g/n1": 1})
+    assert reconcile(REPEATED, asked, NOTHING) == [Submit(MORE_OF_IT[0])]
+
+
+def test_repeats_that_are_to_be_tried_again_have_not_ended() -> None:
+    plan = dataclasses.replace(REPEATED, policy=Policy(retry={"machine": 1}))
+    failed = dataclasses.replace(
+        FIRST_ENDED, ended={"0000": {"failures": {"a": "machine"}}}, failures={("a", "machine"): 1}
+    )
+    assert reconcile(plan, failed, NOTHING) == [Again("0000", 1, {"0000": {"a": "machine"}})]
+
+
+def test_when_repeats_are_enough_the_others_are_closed_with_the_reason() -> None:
+    known = dataclasses.replace(
+        FIRST_ENDED, weighed={"g/n1": 1}, closed={"g/n1": ("enough", "interval ±1.4 % after 9 repeats")}
+    )
+    facts = {"state": "NOT_NEEDED", "reason": "not needed: interval ±1.4 % after 9 repeats"}
+    assert reconcile(REPEATED, known, NOTHING) == [End("0001", facts), End("0002", facts)]
+    ended = dataclasses.replace(known, ended={"0000": {}, "0001": facts, "0002": facts})
+    assert complete(REPEATED, ended)
+
+
+def test_repeats_that_could_never_be_enough_are_not_run_and_that_is_no_pass() -> None:
+    known = dataclasses.replace(FIRST_ENDED, weighed={"g/n1": 1}, closed={"g/n1": ("never", "no figure")})
+    facts = {"state": "SKIPPED", "reason": "not run: no figure"}
+    assert reconcile(REPEATED, known, NOTHING) == [End("0001", facts), End("0002", facts)]
+
+
+def test_a_group_whose_further_repeats_were_not_needed_is_judged_by_those_that_ran() -> None:
+    later = Submission("0009", (Job("0009", 1, 1, 5, ("z",), False),), "mpi.sh.j2", needs=("g",))
+    cases = (*REPEATED.cases, dataclasses.replace(_case("z"), group="later"))
+    plan = dataclasses.replace(REPEATED, cases=cases, submissions=(*REPEATED.submissions, later))
+    spared = {"state": "NOT_NEEDED", "reason": "not needed: x"}
+    known = dataclasses.replace(FIRST_ENDED, ended={"0000": {}, "0001": spared, "0002": spared})
+    assert reconcile(plan, known, NOTHING) == [Judge("g", ("a",))]
+
+
+def test_without_the_plan_of_its_lot_a_wave_waits_for_nothing() -> None:
+    replayed = Plan(PLAN.cases, (MORE_OF_IT[1],))
+    assert reconcile(replayed, Ledger(), NOTHING) == [Submit(MORE_OF_IT[1])]
+
+
+def test_the_ledger_keeps_how_far_a_lot_was_asked_about_and_why_it_was_closed(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    ledger.write(run, ledger.WEIGHED, "g/n1", wave=1, answer="more", why="too few")
+    assert (ledger.read(run).weighed, ledger.read(run).closed) == ({"g/n1": 1}, {})
+    ledger.write(run, ledger.WEIGHED, "g/n1", wave=2, answer="enough", why="narrow")
+    known = ledger.read(run)
+    assert (known.weighed, known.closed) == ({"g/n1": 2}, {"g/n1": ("enough", "narrow")})
 
 
 def test_no_more_jobs_are_queued_than_allowed_and_nothing_overtakes() -> None:
