@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from analysis import text
-from analysis.load import CampaignResults, Row
+from analysis.results import CampaignResults, Row
 from harness.model.fault import CAUGHT, UNHARMED
 
 DETECT, QUEUE, START, LOAD, RECOMPUTE = "detect", "queue", "start", "load", "recompute"

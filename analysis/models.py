@@ -1,8 +1,7 @@
 """Scaling laws fitted to run times: ideal, Amdahl, Gustafson, Universal Scalability; compared by AICc.
 
 Each law makes the time T(p), or for Gustafson the rate 1/T(p), a sum of basis functions of p with
-coefficients that cannot be negative, so one fit serves all: least squares on log T (errors are relative), by
-Gauss-Newton on a linear problem solved exactly over every set of active coefficients. T(1) is a parameter,
+coefficients that cannot be negative, so one fit serves all (``analysis.fitting``). T(1) is a parameter,
 so the smallest run need not be p = 1. Sources: Amdahl 1967; Gustafson 1988; Gunther, Guerrilla Capacity
 Planning, 2007; Karp and Flatt 1990; AICc: Burnham and Anderson 2002, eq. 7.32.
 """
@@ -10,18 +9,21 @@ Planning, 2007; Karp and Flatt 1990; AICc: Burnham and Anderson 2002, eq. 7.32.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import combinations
 
 import numpy as np
+from scipy import stats
 
+from analysis.fitting import Repeats, aicc, fit_log
+from analysis.resample import LEVEL, Interval
+from analysis.resample import MINIMUM as MINIMUM_REPEATS
 from analysis.series import Floats
 
 STRONG, WEAK = "strong", "weak"
-MINIMUM_REPEATS = 6  # below it the range is given and no interval (METRICS.md)
-RESAMPLES = 1000
-_ITERATIONS = 25
+SUPPORTED = 4.0  # laws whose AICc is nearer than this to the lowest cannot be told from it (Burnham and Anderson 2002)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,22 @@ class Fit:
     aicc: float | None
     why: str
     peak_p: float | None = None  # where the Universal Scalability law says more stops helping
+    lack_of_fit: float | None = (
+        None  # probability that repeats alone miss the law by so much; None: not known
+    )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What laws say of one node count; intervals are of 95 %, None with too few repeats."""
+
+    nodes: int
+    outside: bool  # beyond the runs: it holds as far as the law does
+    law: str
+    time_s: float
+    interval_s: Interval | None  # of the law's time, over all laws that the runs cannot tell apart
+    run_interval_s: Interval | None  # in which one new run is expected, its own noise included
+    laws: tuple[str, ...]  # those that the runs cannot tell apart, the best first
 
 
 @dataclass(frozen=True)
@@ -176,96 +194,166 @@ def time_s(fit: Fit, mode: str, p: float) -> float:
 # --- fitting -----------------------------------------------------------------------------------------------
 
 
-def aicc(sse: float, n: int, k: int) -> float:
-    """Akaike's criterion, corrected for n: n ln(SSE/n) + 2k + 2k(k+1)/(n-k-1); needs n > k + 1."""
-    return n * math.log(max(sse / n, 1e-24)) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
+def law_named(mode: str, name: str) -> _Law:
+    """The law of that name."""
+    return next(law for law in LAWS[mode] if law.name == name)
 
 
-def _non_negative(a: Floats, b: Floats) -> Floats:
-    """Least squares with non-negative coefficients, by trying every active set.
+@dataclass(frozen=True)
+class _Fitted:
+    """A law's coefficients, and draws of them: with all terms, and without each of those that may be zero."""
 
-    Shapes: a (r, n, m), b (r, n), result (r, m).
-    """
-    r, _, m = a.shape
-    best = np.zeros((r, m))
-    best_cost = np.einsum("rn,rn->r", b, b)
-    for count in range(1, m + 1):
-        for active in combinations(range(m), count):
-            part = a[:, :, active]
-            normal = np.einsum("rni,rnj->rij", part, part)
-            normal += 1e-14 * np.einsum("rii->r", normal)[:, None, None] * np.eye(count)
-            x = np.linalg.solve(normal, np.einsum("rni,rn->ri", part, b)[:, :, None])[:, :, 0]
-            residual = b - np.einsum("rni,ri->rn", part, x)
-            cost = np.einsum("rn,rn->r", residual, residual)
-            better = np.all(x >= 0, axis=1) & (cost < best_cost * (1 - 1e-12))
-            best_cost = np.where(better, cost, best_cost)
-            full = np.zeros((r, m))
-            full[:, list(active)] = x
-            best = np.where(better[:, None], full, best)
-    return best
+    law: _Law
+    coefficients: Floats  # shape (1, terms)
+    between: float  # weighted sum of squares of the means around the law
+    means: Floats | None  # draws of the means, (resamples, places); None with too few repeats
+    drawn: tuple[Floats, ...]  # each (resamples, terms)
 
 
-def fit_log(basis: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Minimise the sum of (log y - log(basis c))^2 over c >= 0.
-
-    Args:
-        basis: shape (n, m) for one set of p, or (r, n, m).
-        y: positive, shape (r, n).
-
-    Returns:
-        Coefficients (r, m) and sums of squares (r,).
-    """
-    basis = np.broadcast_to(basis, (len(y), *basis.shape[-2:]))
-    model = y
-    coefficients = np.zeros((len(y), basis.shape[-1]))
-    for _ in range(_ITERATIONS):
-        target = 1 + np.log(y / model)  # of basis c / model, to first order in log
-        coefficients = _non_negative(basis / model[:, :, None], target)
-        before, model = model, np.maximum(np.einsum("rnm,rm->rn", basis, coefficients), 1e-300)
-        if np.allclose(model, before, rtol=1e-10, atol=0):
-            break
-    return coefficients, np.asarray(np.sum(np.log(y / model) ** 2, axis=1))
+_Key = tuple[tuple[int, tuple[float, ...]], ...]
 
 
-def _solve(law: _Law, p: Floats, times: Floats) -> tuple[Floats, Floats]:
-    """Parameters (r, m) and sums of squares (r,) of a law for p (n,) or (r, n) and times (r, n) in s."""
-    basis = law.basis(p) if p.ndim == 1 else np.stack([law.basis(row) for row in p])
-    coefficients, sse = fit_log(basis, 1 / times if law.of_rate else times)
-    return law.read(coefficients), sse
+def _key(runs: Mapping[int, Sequence[float]]) -> _Key:
+    return tuple((p, tuple(times)) for p, times in runs.items())
 
 
-def fit(law_name: str, mode: str, runs: dict[int, list[float]], seed: int = 0) -> Fit:
+@lru_cache(maxsize=32)
+def _repeats(key: _Key, seed: int) -> tuple[Repeats, Floats | None]:
+    """The runs reduced, and draws of their means; those are None with too few repeats."""
+    repeats = Repeats.of([times for _, times in key])
+    return repeats, repeats.draws(seed) if min(repeats.counts) >= MINIMUM_REPEATS else None
+
+
+@lru_cache(maxsize=32)
+def _fitted(law: _Law, key: _Key, seed: int, *, resampled: bool) -> _Fitted:
+    repeats, means = _repeats(key, seed)
+    means = means if resampled else None
+    basis = law.basis(np.array([float(p) for p, _ in key]))
+
+    def solved(log_times: Floats, terms: list[int], start: Floats | None) -> tuple[Floats, Floats]:
+        times = np.exp(log_times)
+        found = np.zeros((len(times), basis.shape[1]))
+        y = 1 / times if law.of_rate else times
+        found[:, terms], sse = fit_log(basis[:, terms], y, repeats.counts, start)
+        return found, sse
+
+    every = list(range(basis.shape[1]))
+    found, between = solved(repeats.means[None, :], every, None)
+    if means is None:
+        return _Fitted(law, found, float(between[0]), None, ())
+    drawn = [solved(means, every, found[0])[0]]
+    zero = [j for j in every if float(np.quantile(drawn[0][:, j], 0.005)) <= 0]
+    for count in range(1, min(len(zero), len(every) - 1) + 1):
+        for left_out in combinations(zero, count):
+            drawn.append(solved(means, [j for j in every if j not in left_out], None)[0])
+    return _Fitted(law, found, float(between[0]), means, tuple(drawn))
+
+
+def _parameter(law: _Law, index: int, coefficients: Floats) -> Floats:
+    return law.read(coefficients)[:, index]
+
+
+def _hull(repeats: Repeats, fitted: _Fitted, figure: Callable[[Floats], Floats]) -> Interval:
+    """Interval of a figure of the coefficients, (r, terms) -> (r,), with and without terms that may be zero."""
+    assert fitted.means is not None
+    spans = [repeats.interval(figure(drawn), fitted.means) for drawn in fitted.drawn]
+    return min(low for low, _ in spans), max(high for _, high in spans)
+
+
+def _times(law: _Law, nodes: float, coefficients: Floats) -> Floats:
+    """Times in s that a law gives at ``nodes``, shape (r,); infinite where its rate is 0."""
+    sums: Floats = np.asarray(coefficients @ law.basis(np.array([float(nodes)]))[0])
+    if not law.of_rate:
+        return sums
+    return np.divide(1.0, sums, out=np.full_like(sums, np.inf), where=sums > 0)
+
+
+def _why_not(law: _Law, places: int, n: int) -> str:
+    k = len(law.parameters) + 1
+    if places < len(law.parameters):
+        return f"{places} node counts cannot tell {len(law.parameters)} parameters apart"
+    return "" if n >= k + 3 else f"{n} runs, {k} parameters: AICc needs at least {k + 3}"
+
+
+def fit(law_name: str, mode: str, runs: Mapping[int, Sequence[float]], seed: int = 0) -> Fit:
     """Fit one law to independent runs.
+
+    T(1) is that of a typical run: the geometric mean over repeats is what is fitted.
 
     Args:
         law_name: name in ``LAWS[mode]``.
         mode: ``strong`` or ``weak``.
-        runs: node count -> times in s, one for each independent repeat.
-        seed: of the bootstrap, which resamples whole repeats within each node count.
+        runs: node count -> times in s, above zero, one for each independent repeat.
+        seed: of the bootstrap, which resamples repeats within each node count.
     """
-    law = next(x for x in LAWS[mode] if x.name == law_name)
-    p = np.array([float(nodes) for nodes, times in runs.items() for _ in times])
-    times = np.array([t for values in runs.values() for t in values])
-    values, sse = _solve(law, p, times[None, :])
-    n, k = len(times), len(law.parameters) + 1
-    why = "" if n >= k + 3 else f"{n} runs, {k} parameters: AICc needs at least {k + 3}"
-    if len(runs) < len(law.parameters):
-        why = f"{len(runs)} node counts cannot tell {len(law.parameters)} parameters apart"
-    intervals: list[tuple[float, float] | None] = [None] * len(law.parameters)
-    if not why and min(len(v) for v in runs.values()) >= MINIMUM_REPEATS:
-        generator = np.random.default_rng(seed)
-        draws = [np.asarray(v)[generator.integers(len(v), size=(RESAMPLES, len(v)))] for v in runs.values()]
-        resampled, _ = _solve(law, p, np.concatenate(draws, axis=1))
-        low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-        intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    law = law_named(mode, law_name)
+    key = _key(runs)
+    repeats, _ = _repeats(key, seed)
+    n, k = repeats.n, len(law.parameters) + 1
+    why = _why_not(law, len(runs), n)
+    fitted = _fitted(law, key, seed, resampled=not why)
+    values, sse = law.read(fitted.coefficients)[0], fitted.between + repeats.within
+    intervals: list[Interval | None] = [None] * len(law.parameters)
+    if fitted.means is not None:
+        intervals = [_hull(repeats, fitted, partial(_parameter, law, i)) for i in range(len(values))]
     parameters = tuple(
-        Parameter(name, float(value), unit, interval, meaning)
-        for (name, unit, meaning), value, interval in zip(law.parameters, values[0], intervals, strict=True)
+        Parameter(name, float(value), unit, span, meaning)
+        for (name, unit, meaning), value, span in zip(law.parameters, values, intervals, strict=True)
     )
-    peak = (
-        universal_peak(parameters[1].value, parameters[2].value)
-        if law.name == "Universal Scalability"
-        else None
-    )
-    score = None if why else aicc(float(sse[0]), n, k)
-    return Fit(law.name, law.formula, parameters, n, k, math.sqrt(float(sse[0]) / n), score, why, peak)
+    peak = universal_peak(*(q.value for q in parameters[1:])) if law.name == "Universal Scalability" else None
+    score = None if why else aicc(sse, n, k)
+    missed = repeats.lack_of_fit(fitted.between, len(law.parameters))
+    return Fit(law.name, law.formula, parameters, n, k, math.sqrt(sse / n), score, why, peak, missed)
+
+
+def supported(fits: Sequence[Fit]) -> tuple[str, ...]:
+    """Laws that the runs cannot tell from the one with the lowest AICc, that one first; none without an AICc."""
+    scored = sorted((f.aicc, f.law) for f in fits if f.aicc is not None)
+    return tuple(law for score, law in scored if score - scored[0][0] < SUPPORTED)
+
+
+def predict(
+    laws: Sequence[str], mode: str, runs: Mapping[int, Sequence[float]], nodes: Sequence[int], seed: int = 0
+) -> tuple[Prediction, ...]:
+    """Times that laws give at ``nodes``, inside the runs or beyond them.
+
+    Where the runs leave several laws standing, each says another thing far out, so the interval spans all of them.
+
+    Args:
+        laws: as ``supported`` gives them, the best first.
+        mode, runs, seed: as for ``fit``.
+        nodes: node counts, above zero.
+    """
+    key = _key(runs)
+    repeats, means = _repeats(key, seed)
+    fits = [_fitted(law_named(mode, name), key, seed, resampled=True) for name in laws]
+    found = []
+    for p in nodes:
+        spans = [_spans(repeats, fitted, p) for fitted in fits] if means is not None else []
+        law_spans, run_spans = [s for s, _ in spans], [s for _, s in spans]
+        found.append(
+            Prediction(
+                p,
+                not min(runs) <= p <= max(runs),
+                laws[0],
+                float(_times(fits[0].law, p, fits[0].coefficients)[0]),
+                (min(s[0] for s in law_spans), max(s[1] for s in law_spans)) if spans else None,
+                (min(s[0] for s in run_spans), max(s[1] for s in run_spans)) if spans else None,
+                tuple(laws),
+            )
+        )
+    return tuple(found)
+
+
+def _spans(repeats: Repeats, fitted: _Fitted, nodes: float) -> tuple[Interval, Interval]:
+    """Intervals of a law's time at ``nodes`` and of a new run there, in s."""
+    log_s = float(np.log(_times(fitted.law, nodes, fitted.coefficients)[0]))
+    low, high = _hull(repeats, fitted, lambda c: np.log(_times(fitted.law, nodes, c)))
+    if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(log_s)):
+        return (0.0, math.inf), (0.0, math.inf)
+    df = repeats.n - len(fitted.law.parameters)
+    noise = math.sqrt((repeats.within + fitted.between) / df)  # of log time, one run
+    half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * noise
+    # Two uncertainties that know nothing of each other, each with its own two sides.
+    run = log_s - math.hypot(log_s - low, half), log_s + math.hypot(high - log_s, half)
+    return (math.exp(low), math.exp(high)), (math.exp(run[0]), math.exp(run[1]))

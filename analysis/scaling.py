@@ -2,46 +2,44 @@
 
 The figure of one case is the median over judged steps of the slowest rank's step time. Repeats of a case are
 independent and stay single points. Cases that did not complete, gave a wrong answer or had a fault injected
-are left out by name. On an emulated cluster, or with more ranks than cores, the figures are stamped and judge
-nothing.
+are left out by name, and whatever else was not used is said in ``notes``. On an emulated cluster, or with more ranks
+than cores, the figures are stamped and judge nothing.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from analysis import collectives, text
-from analysis.commandline import main as run
-from analysis.load import CampaignResults, Row, samples_of
-from analysis.models import LAWS, MINIMUM_REPEATS, RESAMPLES, STRONG, WEAK, Fit, fit, karp_flatt
-from analysis.series import slowest_rank
+from analysis import collectives, parts, text
+from analysis.commandline import dump, guarded, parser
+from analysis.efficiency import Point, overhead, points, strong_efficiency, weak_efficiency
+from analysis.models import (
+    LAWS,
+    STRONG,
+    WEAK,
+    Fit,
+    Prediction,
+    fit,
+    predict,
+    supported,
+)
+from analysis.results import CampaignResults, Row, load, samples_of
+from analysis.scaling_words import parameter_words, words
+from analysis.series import Floats, slowest_rank
+
+__all__ = [
+    "Point", "Series", "analyse", "extrapolate", "parameter_words", "step_times_s", "strong_efficiency", "times_s",
+    "weak_efficiency", "words",
+]  # fmt: skip
 
 POOR_FIT = 0.25  # a law whose residuals are larger than this, root mean square, relative, explains nothing
-
-
-@dataclass(frozen=True)
-class Point:
-    """One node count of a series. Times in s; ``efficiency`` is relative to the base."""
-
-    nodes: int
-    ranks: int
-    times_s: tuple[float, ...]  # one for each repeat
-    steps: int  # judged steps behind them, all repeats together
-    median_s: float
-    interval_s: tuple[float, float] | None  # 95 % bootstrap of the median of repeats; None below 6 repeats
-    speed_up: float
-    efficiency: float
-    karp_flatt: float | None  # serial fraction; None at the base
-
-    @property
-    def range_s(self) -> tuple[float, float]:
-        """Shortest and longest of the repeats."""
-        return min(self.times_s), max(self.times_s)
 
 
 @dataclass(frozen=True)
@@ -59,23 +57,25 @@ class Series:
     why_no_fit: str
     left_out: tuple[str, ...]  # "label: reason"
     stamp: str
+    cell: str = "{}"  # JSON: what the campaign's axes say of it
+    notes: tuple[str, ...] = ()  # what a reader must know before they believe it
+    supported: tuple[str, ...] = ()  # laws that the runs cannot tell from the best, that one first
+    predictions: tuple[Prediction, ...] = ()  # at twice and four times the largest node count
+    overhead: str = ""  # what Karp-Flatt says, in words
+    lost: tuple[parts.Lost, ...] = ()
+    communication: str = ""  # where communication eats the gain, or that it was not recorded
 
     def fit_named(self, law: str) -> Fit:
         """The fit of that law."""
         return next(f for f in self.fits if f.law == law)
 
-
-def strong_efficiency(base_s: float, base_nodes: int, time_s: float, nodes: int) -> float:
-    """S/p in units of the base: (T_base p_base) / (T_p p)."""
-    return base_s * base_nodes / (time_s * nodes)
-
-
-def weak_efficiency(base_s: float, time_s: float) -> float:
-    """T_base / T_p, at constant work per rank."""
-    return base_s / time_s
+    @property
+    def runs(self) -> dict[int, tuple[float, ...]]:
+        """Node count -> times in s, one for each repeat."""
+        return {p.nodes: p.times_s for p in self.points}
 
 
-def step_times_s(results: CampaignResults, case: Row) -> np.ndarray[Any, np.dtype[np.float64]]:
+def step_times_s(results: CampaignResults, case: Row) -> Floats:
     """Time of each judged step in s, that of its slowest rank, shape (n,); empty if nothing was recorded."""
     if not results.has_samples(samples_of(case), "steps"):
         return np.array([])
@@ -83,7 +83,7 @@ def step_times_s(results: CampaignResults, case: Row) -> np.ndarray[Any, np.dtyp
     return np.asarray(steps.slowest / 1e9)
 
 
-def times_s(results: CampaignResults, case: Row) -> np.ndarray[Any, np.dtype[np.float64]]:
+def times_s(results: CampaignResults, case: Row) -> Floats:
     """As ``step_times_s``; a user's program that says nothing of its steps is one step."""
     times = step_times_s(results, case)
     if len(times) or not results.has_samples(samples_of(case), "program"):
@@ -92,68 +92,71 @@ def times_s(results: CampaignResults, case: Row) -> np.ndarray[Any, np.dtype[np.
     return np.array([np.max(ran_ns) / 1e9]) if len(ran_ns) == case["ranks"] else times
 
 
-def _unusable(results: CampaignResults, case: Row) -> str:
-    """Why a case says nothing of scaling, or empty."""
+@dataclass(frozen=True)
+class _Case:
+    """What one case says of scaling; ``unusable`` is why it says nothing, or empty."""
+
+    row: Row
+    unusable: str
+    median_s: float = 0.0
+    steps: int = 0
+    incomplete: int = 0  # steps left out because a rank's sample is missing
+    shares: dict[str, float] | None = None
+
+
+def _measured(results: CampaignResults, case: Row) -> _Case:
     if results.completed(case["case_id"]) is None:
-        return f"did not complete ({case['outcome']})"
+        return _Case(case, f"did not complete ({case['outcome']})")
     if results.of_case("faults", case["case_id"]):
-        return "a fault was injected"
+        return _Case(case, "a fault was injected")
     if any(not check["passed"] for check in results.of_case("checks", case["case_id"])):
-        return "its answer was wrong"
-    times = times_s(results, case)
+        return _Case(case, "its answer was wrong")
+    incomplete, shares = 0, None
+    times = np.array([])
+    if results.has_samples(samples_of(case), "steps"):
+        wanted = parts.columns(results, case)
+        samples = results.judged(case["case_id"], "steps", ["step", "step_time_ns", *wanted])
+        found = slowest_rank(samples, "step_time_ns", case["ranks"])
+        times, incomplete = np.asarray(found.slowest / 1e9), found.incomplete
+        bad = int(np.sum(~np.isfinite(times)))
+        if bad:
+            return _Case(case, f"{bad} of {len(times)} step times are not finite numbers")
+        if wanted and len(times) and float(np.sum(times)) > 0:
+            shares = parts.shares(samples, found.step, found.slowest, case["ranks"])
     if not len(times):
-        return "no step that every rank reported"
-    return "" if float(np.median(times)) > 0 else "its median step time is not above zero"
+        times = times_s(results, case)
+    if not len(times):
+        return _Case(case, "no step that every rank reported")
+    median_s = float(np.median(times))
+    if not (median_s > 0 and np.isfinite(median_s)):
+        return _Case(case, "its median step time is not above zero")
+    return _Case(case, "", median_s, len(times), incomplete, shares)
 
 
-def _question(case: Row) -> tuple[str, str, str, int, str]:
+_Question = tuple[str, str, str, int, str, str, str]
+
+
+def _question(case: Row) -> _Question:
     """Cases with an equal key are one series. Weak scaling grows the size with the nodes: not in it."""
     params = case["params"] if case["scaling_mode"] == STRONG else ""
-    return case["group"], case["workload"], case["scaling_mode"], case["ranks_per_node"], params
+    return (
+        case["group"],
+        case["workload"],
+        case["scaling_mode"],
+        case["ranks_per_node"],
+        params,
+        _cell(case),
+        case["partition"],
+    )
 
 
-def _interval(times: Sequence[float]) -> tuple[float, float] | None:
-    if len(times) < MINIMUM_REPEATS:
-        return None
-    draws = np.random.default_rng(0).choice(np.asarray(times), size=(RESAMPLES, len(times)))
-    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def points(
-    mode: str, runs: dict[int, list[float]], ranks_per_node: int, steps: dict[int, int]
-) -> tuple[Point, ...]:
-    """Efficiencies of every node count against the smallest.
-
-    Args:
-        runs: node count -> times in s, one for each repeat; not empty.
-        steps: node count -> judged steps behind them.
-    """
-    base = min(runs)
-    base_s = float(np.median(runs[base]))
-    found = []
-    for nodes in sorted(runs):
-        median_s = float(np.median(runs[nodes]))
-        if mode == STRONG:
-            efficiency = strong_efficiency(base_s, base, median_s, nodes)
-        else:
-            efficiency = weak_efficiency(base_s, median_s)
-        p = nodes / base
-        speed_up = efficiency * p
-        found.append(
-            Point(
-                nodes,
-                nodes * ranks_per_node,
-                tuple(runs[nodes]),
-                steps[nodes],
-                median_s,
-                _interval(runs[nodes]),
-                speed_up,
-                efficiency,
-                karp_flatt(speed_up, p) if nodes != base else None,
-            )
-        )
-    return tuple(found)
+def _cell(case: Row) -> str:
+    """What the campaign's axes say of a case, its node count left out."""
+    try:
+        said = json.loads(case["axes"] or "{}")
+    except ValueError:
+        return str(case["axes"])
+    return json.dumps({k: v for k, v in said.items() if k != "nodes"}, sort_keys=True)
 
 
 def _mixed(cases: Sequence[Row]) -> str:
@@ -165,42 +168,94 @@ def _mixed(cases: Sequence[Row]) -> str:
     return f"cases on {mixed[0]} nodes differ in their parameters, so they are not repeats" if mixed else ""
 
 
-def _series(results: CampaignResults, key: tuple[str, str, str, int, str], cases: Sequence[Row]) -> Series:
-    group, workload, mode, ranks_per_node, _ = key
-    runs: dict[int, list[float]] = {}
-    steps: dict[int, int] = {}
-    left_out = []
+def _notes(cases: Sequence[_Case], runs: Mapping[int, Sequence[float]]) -> tuple[str, ...]:
+    """What the figures do not rest on, or rest on too lightly."""
+    found = []
+    smallest = min(c.row["nodes"] for c in cases)
+    if runs and min(runs) > smallest:
+        found.append(
+            f"no run on {text.count(smallest, 'node')} can be used, the smallest that was asked for: efficiencies are "
+            f"relative to {text.count(min(runs), 'node')}"
+        )
+    missing = sorted({c.row["nodes"] for c in cases} - set(runs) - {smallest if runs else 0})
+    if runs and missing:
+        found.append(f"no run on {text.spans(missing)} nodes can be used")
+    single = [p for p, times in runs.items() if len(times) == 1]
+    if single:
+        found.append(
+            f"one repeat only on {text.spans(single)} nodes: how it varies from run to run is not known"
+        )
+    for p, times in runs.items():
+        if len(times) > 1 and min(times) == max(times):
+            found.append(
+                f"all {len(times)} repeats on {text.count(p, 'node')} took the same time to the last digit, as no "
+                "independent runs do: look at where it comes from"
+            )
+    for c in cases:
+        if c.incomplete and not c.unusable:
+            found.append(
+                f"{c.row['label']}: {text.count(c.incomplete, 'step')} left out, a rank's sample is missing"
+            )
+    return tuple(found)
+
+
+def _fits(
+    mode: str, runs: Mapping[int, Sequence[float]], why: str
+) -> tuple[tuple[Fit, ...], tuple[str, ...], str]:
+    """Every law fitted, those that the runs support (best first, perhaps none), and why there is none."""
+    fits = () if why else tuple(fit(law.name, mode, runs) for law in LAWS[mode])
+    if not fits:
+        return (), (), why
+    if sum(f.aicc is not None for f in fits) < 2:
+        # One law alone cannot be compared with another, so none is named.
+        return fits, (), "; ".join(f"{f.law}: {f.why}" for f in fits if f.why)
+    able = supported(fits)
+    nearest = next(f for f in fits if f.law == able[0])
+    if nearest.relative_error > POOR_FIT:
+        # The least bad of bad laws would be read as an explanation.
+        off = f"{nearest.relative_error * 100:.0f} %"
+        return fits, (), f"none describes these times: the nearest, {nearest.law}, is off by {off}"
+    return fits, able, ""
+
+
+def _median_shares(cases: Sequence[_Case]) -> dict[str, float] | None:
+    """Over the repeats of one node count; None unless all of them recorded the same parts."""
+    known = [c.shares for c in cases if c.shares is not None]
+    if len(known) < len(cases) or len({tuple(shares) for shares in known}) != 1:
+        return None
+    middle = {name: float(np.median([shares[name] for shares in known])) for name in known[0]}
+    return {name: share / sum(middle.values()) for name, share in middle.items()}
+
+
+def _series(results: CampaignResults, key: _Question, rows: Sequence[Row]) -> Series:
+    group, workload, mode, ranks_per_node, _, cell, _ = key
+    cases = [_measured(results, case) for case in rows]
+    by_nodes: dict[int, list[_Case]] = {}
     for case in cases:
-        reason = _unusable(results, case)
-        if reason:
-            left_out.append(f"{case['label']}: {reason}")
-            continue
-        times = times_s(results, case)
-        runs.setdefault(case["nodes"], []).append(float(np.median(times)))
-        steps[case["nodes"]] = steps.get(case["nodes"], 0) + len(times)
-    runs = dict(sorted(runs.items()))
-    found = points(mode, runs, ranks_per_node, steps) if runs else ()
+        if not case.unusable:
+            by_nodes.setdefault(case.row["nodes"], []).append(case)
+    by_nodes = dict(sorted(by_nodes.items()))
+    runs = {nodes: [c.median_s for c in found] for nodes, found in by_nodes.items()}
+    shares = {nodes: _median_shares(found) for nodes, found in by_nodes.items()}
+    found = (
+        points(mode, runs, ranks_per_node, {n: sum(c.steps for c in by_nodes[n]) for n in runs}, shares)
+        if runs
+        else ()
+    )
     why = ""
     if not runs:
         why = "no case of it can be used"
     elif len(runs) == 1:
         why = f"one node count only ({next(iter(runs))}): nothing to fit"
     else:
-        why = _mixed(cases)
-    fits = () if why else tuple(fit(law.name, mode, runs) for law in LAWS[mode])
-    scored = [(f.aicc, f.law) for f in fits if f.aicc is not None]
-    if fits and len(scored) < 2:
-        # One law alone cannot be compared with another, so none is named.
-        why = "; ".join(f"{f.law}: {f.why}" for f in fits if f.why)
-        scored = []
-    best = min(scored)[1] if scored else ""
-    nearest = next((f for f in fits if f.law == best), None)
-    if nearest is not None and nearest.relative_error > POOR_FIT:
-        # The least bad of bad laws would be read as an explanation.
-        why = (
-            f"none describes these times: the nearest, {best}, is off by {nearest.relative_error * 100:.0f} %"
-        )
-        best = ""
+        why = _mixed(rows)
+    fits, able, why = _fits(mode, runs, why)
+    known = {nodes: share for nodes, share in shares.items() if share is not None}
+    lost = (
+        parts.lost({p.nodes: p.median_s for p in found}, known, mode == STRONG)
+        if known and len(known) == len(runs)
+        else ()
+    )
     return Series(
         group,
         workload,
@@ -209,10 +264,17 @@ def _series(results: CampaignResults, key: tuple[str, str, str, int, str], cases
         min(runs) if runs else 0,
         found,
         fits,
-        best,
+        able[0] if able else "",
         why,
-        tuple(left_out),
+        tuple(f"{c.row['label']}: {c.unusable}" for c in cases if c.unusable),
         results.stamp,
+        cell,
+        _notes(cases, runs),
+        able,
+        predict(able, mode, runs, (2 * max(runs), 4 * max(runs))) if able else (),
+        overhead(runs) if mode == STRONG and len(runs) > 1 else "",
+        lost,
+        (parts.eaten(lost, known) if lost else "" if known else parts.NOT_RECORDED) if len(runs) > 1 else "",
     )
 
 
@@ -221,94 +283,57 @@ def analyse(results: CampaignResults) -> tuple[Series, ...]:
 
     A collective shares no work out over nodes, so its group is told by ``analysis.collectives`` and not here.
     """
-    grouped: dict[tuple[str, str, str, int, str], list[Row]] = {}
+    grouped: dict[_Question, list[Row]] = {}
     for case in results.cases:
-        if case["scaling_mode"] in (STRONG, WEAK) and case["workload"] not in collectives.OPERATIONS:
+        if case["scaling_mode"] in (STRONG, WEAK) and not collectives.is_collective(case):
             grouped.setdefault(_question(case), []).append(case)
     return tuple(_series(results, key, cases) for key, cases in grouped.items())
 
 
-# --- in words ----------------------------------------------------------------------------------------------
+def extrapolate(series: Series, nodes: Sequence[int]) -> tuple[Prediction, ...]:
+    """What the laws that the runs support say of other node counts; empty where no law was chosen."""
+    return predict(series.supported, series.mode, series.runs, nodes) if series.supported else ()
 
 
-def parameter_words(series_fit: Fit) -> str:
-    """Parameters of a fit with their intervals, for people."""
-    words = []
-    for q in series_fit.parameters:
-        shown = text.seconds if q.unit == "s" else lambda v: f"{v:.4g}"
-        span = f" ({shown(q.interval[0])} to {shown(q.interval[1])})" if q.interval else ""
-        words.append(f"{q.name} = {shown(q.value)}{span}")
-    if series_fit.peak_p is not None:
-        gain = (
-            f"peak at {series_fit.peak_p:.1f} nodes"
-            if series_fit.peak_p > 1
-            else "no gain from a second node"
-        )
-        words.append(gain)
-    return ", ".join(words)
+def _nodes(value: str) -> list[int]:
+    try:
+        found = [int(part) for part in value.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is no list of node counts; write it as 64,128")
+    return found
 
 
-def table(series: Series) -> str:
-    """One series as plain columns."""
-    rows = []
-    for p in series.points:
-        low, high = p.interval_s or p.range_s
-        rows.append(
-            (
-                p.nodes,
-                p.ranks,
-                len(p.times_s),
-                p.steps,
-                text.seconds(p.median_s),
-                f"{text.seconds(low)} to {text.seconds(high)}",
-                f"{p.speed_up:.2f}",
-                text.percent(p.efficiency),
-                "-" if p.karp_flatt is None else f"{p.karp_flatt:.3f}",
-            )
-        )
-    kind = "95 % interval" if any(p.interval_s for p in series.points) else "range of repeats"
-    return text.columns(
-        ("nodes", "ranks", "repeats", "steps", "step time", kind, "speed-up", "efficiency", "Karp-Flatt"),
-        rows,
-        (),
-    )
-
-
-def words(series: Series) -> str:
-    """One series for the terminal: table, fits or why there is none, and what was left out."""
-    lines = [
-        text.one_line(
-            f"{series.group}: {series.workload}, {series.mode} scaling, "
-            f"{text.count(series.ranks_per_node, 'rank')} a node; base: "
-            f"{text.count(series.base_nodes, 'node')}" + (f" [{series.stamp}]" if series.stamp else "")
-        )
-    ]
-    if series.points:
-        lines.append(table(series))
-    for f in series.fits:
-        mark = "*" if f.law == series.best else " "
-        score = f"AICc {f.aicc:.1f}" if f.aicc is not None else f"AICc unknown: {f.why}"
-        lines.append(f"{mark} {f.law}: {parameter_words(f)}; off by {f.relative_error * 100:.2f} %, {score}")
-    if series.why_no_fit:
-        lines.append(f"no law chosen: {series.why_no_fit}")
-    elif not any(q.interval for f in series.fits for q in f.parameters):
-        lines.append(f"no intervals: fewer than {MINIMUM_REPEATS} repeats at some node count")
-    lines += [text.one_line(f"left out: {reason}") for reason in series.left_out]
-    return "\n".join(lines)
-
-
-def _act(results: CampaignResults) -> tuple[Any, str, int]:
+def report(results: CampaignResults, nodes: Sequence[int] = ()) -> tuple[dict[str, Any], str]:
+    """Data and words; with ``nodes``, what the laws say of those node counts."""
     found = analyse(results)
+    if nodes:
+        found = tuple(replace(s, predictions=extrapolate(s, nodes)) for s in found)
     data = {"stamp": results.stamp, "series": [asdict(s) for s in found]}
     if not found:
-        return data, "no scaling: no group of the campaign has scaling_mode strong or weak", 0
+        return data, "no scaling: no group of the campaign has scaling_mode strong or weak"
     head = [f"{results.stamp}: for information, these figures judge nothing\n"] if results.stamp else []
-    return data, "\n".join(head) + "\n\n".join(words(s) for s in found), 0
+    return data, "\n".join(head) + "\n\n".join(words(s) for s in found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m analysis.scaling results.h5 [--json]``."""
-    return run("scaling", "Strong and weak scaling, with the laws that were fitted.", _act, argv)
+    """``python -m analysis.scaling results.h5 [--nodes 64,128] [--json]``."""
+    options = parser("scaling", "Strong and weak scaling, with the laws that were fitted.")
+    options.add_argument("--json", action="store_true", help="print data instead of words")
+    options.add_argument(
+        "--nodes", type=_nodes, default=[], metavar="N,N", help="say what the laws make of these node counts"
+    )
+    given = options.parse_args(argv)
+
+    def act() -> int:
+        with load(given.results) as results:
+            data, told = report(results, given.nodes)
+        print(dump(data) if given.json else told)
+        sys.stdout.flush()
+        return 0
+
+    return guarded(act)
 
 
 if __name__ == "__main__":

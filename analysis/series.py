@@ -56,6 +56,25 @@ def statistic(name: str, values: Column) -> float:
     raise ValueError(f"no statistic {name!r}; there are {', '.join(STATISTICS)}")
 
 
+def rate_statistic(name: str, values: Column) -> float:
+    """A statistic of rates of equal work, shape (n,), n > 0; the median is the work over the median time.
+
+    It differs from the median of the rates where n is even.
+
+    Raises:
+        ValueError: as ``statistic``.
+    """
+    if name != "median" or not len(values):
+        return statistic(name, values)
+    held = np.sort(np.asarray(values, dtype=np.float64))
+    low, high = float(held[(len(held) - 1) // 2]), float(held[len(held) // 2])
+    if low <= 0:
+        return low
+    return (
+        2 * low * (high / (low + high))
+    )  # the harmonic mean, in an order that leaves equal ones as they are
+
+
 @dataclass(frozen=True)
 class Steps:
     """Steps that every rank reported: number, value of the slowest rank, sum over ranks; each shape (n,)."""
@@ -80,7 +99,8 @@ def slowest_rank(samples: Table, column: str, ranks: int) -> Steps:
     if not len(step):
         return Steps(step, np.array([]), 0)
     slowest = np.full(len(step), np.min(samples[column]), dtype=samples[column].dtype)
-    np.maximum.at(slowest, place, samples[column])
+    with np.errstate(invalid="ignore"):  # a NaN stays one, for who asks
+        np.maximum.at(slowest, place, samples[column])
     whole = np.bincount(place, minlength=len(step)) == ranks
     return Steps(step[whole], slowest[whole], int(np.sum(~whole)))
 

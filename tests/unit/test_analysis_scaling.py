@@ -15,8 +15,8 @@ import results_factory as factory
 from results_factory import S
 
 from analysis import models, scaling
-from analysis.load import load
 from analysis.models import STRONG, WEAK, fit
+from analysis.results import load
 
 
 def runs(mode: str, law: str, parameters: tuple[float, ...], nodes: tuple[int, ...], repeats: int,

@@ -16,7 +16,7 @@ import results_factory as factory
 from recovery_factory import CHECKPOINT_NS, LATENCIES_NS, STEP_NS
 
 from analysis import detectors, recovery, report, saved, spread, usefultime
-from analysis.load import CampaignResults, load
+from analysis.results import CampaignResults, load
 
 FAULTS = 10
 
@@ -109,6 +109,14 @@ def test_measured_useful_time_stands_beside_the_model(results: CampaignResults) 
     assert requeue.ettr < requeue.ettr_without_queue
 
 
+def test_useful_time_is_said_of_one_workload_and_that_the_model_knows_no_start(
+    results: CampaignResults,
+) -> None:
+    _, words, _ = recovery._act(results)
+    assert "useful time of torch.train with new-step: measured " in words
+    assert "; the model, which knows no start-up of the job, says " in words
+
+
 def test_step_times_as_before_end_the_tail_at_once(results: CampaignResults) -> None:
     first = recovery.analyse(results)[0]
     assert (first.degraded_tail_s, first.stamp("t9").wall_ns) == (0.0, first.stamp("t8").wall_ns)
@@ -138,7 +146,7 @@ def test_a_report_of_many_faults_is_short_and_soon_there(tmp_path: Path) -> None
     assert "The first 30 faults are drawn; of 169 more there are the figures alone." in page
     assert len(re.findall(r'aria-label="[^"]*steps over time around', page)) == 30
     assert (
-        page.index("By recovery policy") < page.index("Useful time with") < page.index('class="panel faults"')
+        page.index("By recovery policy") < page.index("Useful time of") < page.index('class="panel faults"')
     )
 
 

@@ -1,0 +1,124 @@
+"""Efficiencies of node counts against the smallest, with intervals; and what Karp-Flatt's serial fraction does.
+
+An efficiency is a ratio of medians over repeats, and its interval that of such a ratio (``analysis.resample``). The
+smallest run need not be one node: everything is relative to the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis import resample
+from analysis.fitting import Repeats
+from analysis.models import STRONG, karp_flatt
+from analysis.resample import MINIMUM, Interval
+
+
+@dataclass(frozen=True)
+class Point:
+    """One node count of a series. Times in s; ``efficiency`` is relative to the base."""
+
+    nodes: int
+    ranks: int
+    times_s: tuple[float, ...]  # one for each repeat
+    steps: int  # judged steps behind them, all repeats together
+    median_s: float
+    interval_s: Interval | None  # 95 % of the median over repeats; None below 6 repeats
+    speed_up: float
+    efficiency: float
+    karp_flatt: float | None  # serial fraction; None at the base
+    efficiency_interval: Interval | None = None  # 95 %; None at the base, and below 6 repeats here or there
+    karp_flatt_interval: Interval | None = None
+    shares: dict[str, float] | None = None  # of a step's time, by part; None where they were not recorded
+
+    @property
+    def range_s(self) -> tuple[float, float]:
+        """Shortest and longest of the repeats."""
+        return min(self.times_s), max(self.times_s)
+
+
+def strong_efficiency(base_s: float, base_nodes: int, time_s: float, nodes: int) -> float:
+    """S/p in units of the base: (T_base p_base) / (T_p p)."""
+    return base_s * base_nodes / (time_s * nodes)
+
+
+def weak_efficiency(base_s: float, time_s: float) -> float:
+    """T_base / T_p, at constant work per rank."""
+    return base_s / time_s
+
+
+def points(
+    mode: str,
+    runs: Mapping[int, Sequence[float]],
+    ranks_per_node: int,
+    steps: Mapping[int, int],
+    shares: Mapping[int, dict[str, float] | None] | None = None,
+) -> tuple[Point, ...]:
+    """Efficiencies of every node count against the smallest.
+
+    Args:
+        runs: node count -> times in s, one for each repeat; not empty.
+        steps: node count -> judged steps behind them.
+        shares: node count -> shares of a step's time.
+    """
+    base = min(runs)
+    base_s = float(np.median(runs[base]))
+    found = []
+    for nodes in sorted(runs):
+        median_s = float(np.median(runs[nodes]))
+        if mode == STRONG:
+            efficiency = strong_efficiency(base_s, base, median_s, nodes)
+        else:
+            efficiency = weak_efficiency(base_s, median_s)
+        p = nodes / base
+        speed_up = efficiency * p
+        # efficiency = median of the base / median here, times a number
+        span = resample.ratio_of_medians(runs[base], runs[nodes]) if nodes != base else None
+        spans = None
+        if span is not None:
+            factor = efficiency * median_s / base_s
+            low, high = span[0] * factor, span[1] * factor
+            spans = (low, high), (karp_flatt(high * p, p), karp_flatt(low * p, p))
+        found.append(
+            Point(
+                nodes,
+                nodes * ranks_per_node,
+                tuple(runs[nodes]),
+                steps[nodes],
+                median_s,
+                resample.interval(runs[nodes]),
+                speed_up,
+                efficiency,
+                karp_flatt(speed_up, p) if nodes != base else None,
+                spans[0] if spans else None,
+                spans[1] if spans else None,
+                shares.get(nodes) if shares else None,
+            )
+        )
+    return tuple(found)
+
+
+def overhead(runs: Mapping[int, Sequence[float]], seed: int = 0) -> str:
+    """What Karp-Flatt's serial fraction does with more nodes, in words: flat is serial work, rising is overhead.
+
+    Its slope over log2 of the nodes has an interval from repeats, as a fit has.
+    """
+    if len(runs) < 3:
+        return "Karp-Flatt: two node counts beside the base are needed to see whether it rises"
+    if min(len(times) for times in runs.values()) < MINIMUM:
+        return f"Karp-Flatt: whether it rises is not known with fewer than {MINIMUM} repeats"
+    repeats, nodes = Repeats.of([runs[p] for p in sorted(runs)]), np.array(sorted(runs), dtype=np.float64)
+    means = repeats.draws(seed)
+    p = nodes / nodes[0]
+    fraction = (np.exp(means[:, 1:] - means[:, :1]) - 1 / p[1:]) / (1 - 1 / p[1:])
+    x = np.log2(p[1:]) - np.mean(np.log2(p[1:]))
+    low, high = repeats.interval(fraction @ x / float(x @ x), means)
+    span = f"{low:+.4f} to {high:+.4f} for each doubling"
+    if low > 0:
+        return f"Karp-Flatt rises ({span}): overhead that grows with the nodes, and not serial work alone"
+    if high < 0:
+        return f"Karp-Flatt falls ({span}): more nodes help more than their number, caches perhaps"
+    return f"Karp-Flatt is flat as far as can be seen ({span}): serial work"
