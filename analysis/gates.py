@@ -1,5 +1,7 @@
 """Gates: a declared limit on a statistic of one metric, over a case's own judged samples.
 
+A time that each rank records in a step is that of the slowest rank of each step, as in every comparison
+(``analysis.repeats``). Samples at several values of a coordinate are not pooled: ``where`` must choose.
 A figure of performance (a time, a rate, a use of the machine) judges nothing on an emulated cluster or with
 more ranks than cores: it is computed, stamped, and shown. A figure of the answer (a loss, a residual) is
 judged everywhere. What cannot be computed is unknown.
@@ -7,24 +9,19 @@ judged everywhere. What cannot be computed is unknown.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from analysis import collectives, text
-from analysis.load import CampaignResults, Row, samples_of
-from analysis.series import statistic
-from harness.model.metrics import METRICS
+from analysis import collectives, repeats, text
+from analysis.results import CampaignResults, Row, samples_of
+from analysis.series import rate_statistic, statistic
+from analysis.units import is_performance as is_performance
+from harness.model.metrics import BANDWIDTHS, METRICS
 from harness.model.verdict import Verdict
 from harness.store import Column, Table
-
-# Units of figures that depend on the machine and not on the answer: times, uses, and all rates.
-PERFORMANCE_UNITS = frozenset({"ns", "us", "ms", "s", "min", "h", "%", "W", "J", "kWh", "degC", "MHz", "GHz"})
-_RATE = re.compile(r"/ ?(s|sec|min|h|day)$|^[kMGTPE]?(flops?|iops|ips|bps|teps|updates)$", re.IGNORECASE)
-_BANDWIDTHS = ("algorithm_bandwidth_bytes_per_s", "bus_bandwidth_bytes_per_s")
 
 
 @dataclass(frozen=True)
@@ -33,11 +30,6 @@ class GateResult:
 
     verdict: Verdict | None
     words: str
-
-
-def is_performance(unit: str) -> bool:
-    """Whether a figure of that unit depends on the machine, and not on the answer alone."""
-    return unit in PERFORMANCE_UNITS or bool(_RATE.search(unit))
 
 
 class NoFigure(Exception):
@@ -53,22 +45,34 @@ def _filtered(samples: Table, where: Mapping[str, Any]) -> Table:
     return {name: values[keep] for name, values in samples.items()}
 
 
-def _bandwidth(results: CampaignResults, case: Row, metric: str, where: Mapping[str, Any]) -> Column:
-    """Bandwidth of each judged iteration, slowest rank, in bytes/s; shape (n,)."""
-    if not results.has_samples(samples_of(case), collectives.TABLE):
-        raise NoFigure(f"{case['workload']} recorded no table {collectives.TABLE}")
-    if set(where) - {"message_bytes"}:
-        raise NoFigure(f"a bandwidth can be chosen by message_bytes only, not by {sorted(where)}")
-    wanted = where.get("message_bytes")
-    sizes = [s for s in collectives.sizes(results, case) if wanted is None or s == wanted]
-    values = []
-    for size in sizes:
-        times_ns, _ = collectives.iterations(results, case, size)
-        values.append(size / (times_ns[times_ns > 0] / 1e9))
-    factor = 1.0
-    if metric == "bus_bandwidth_bytes_per_s":
-        factor = collectives.bus_factor(collectives.operation(case), case["ranks"])
-    return np.concatenate([*values, np.array([])]) * factor
+def _of_collective(results: CampaignResults, case: Row, metric: str, where: Mapping[str, Any]) -> Column:
+    """Values of a figure that is formed from the raw times of a collective."""
+    try:
+        return collectives.figure(results, case, metric, where)
+    except collectives.NoFigure as error:
+        raise NoFigure(str(error)) from None
+
+
+def _of_samples(
+    results: CampaignResults, case: Row, metric: str, where: Mapping[str, Any]
+) -> tuple[Column, str]:
+    """What the statistic of a recorded metric is taken of, at least one value, and its unit."""
+    home = samples_of(case)
+    table = results.find_column(home, metric)
+    if table is None:
+        raise NoFigure(f"{case['workload']} recorded no {metric}")
+    samples = _filtered(results.judged(case["case_id"], table), where)
+    if not len(samples[metric]):
+        raise NoFigure("no sample is left after the warm-up and its filter")
+    facts = results.facts(home, table)
+    for name in repeats.coordinates(home, table, facts):
+        if name != metric and (why := repeats.not_pooled(name, np.unique(samples[name]))):
+            raise NoFigure(why)
+    ranks = len(np.unique(samples["rank"])) if {"rank", "node"} & set(where) else case["ranks"]
+    values = repeats.values_of(samples, table, metric, facts[metric], ranks)
+    if not len(values):
+        raise NoFigure("no step is left that every rank reported")
+    return values, facts[metric].get("unit", "")
 
 
 def figure(results: CampaignResults, case: Row, gate: Mapping[str, Any]) -> tuple[float, int, str]:
@@ -81,20 +85,24 @@ def figure(results: CampaignResults, case: Row, gate: Mapping[str, Any]) -> tupl
     metric, where = gate["metric"], gate.get("where") or {}
     if results.completed(case["case_id"]) is None:
         raise NoFigure("the case did not complete")
-    if metric in _BANDWIDTHS:
-        values, unit = _bandwidth(results, case, metric, where), METRICS[metric].unit
+    if metric in collectives.FIGURES:
+        values, unit = _of_collective(results, case, metric, where), METRICS[metric].unit
     else:
-        table = results.find_column(samples_of(case), metric)
-        if table is None:
-            raise NoFigure(f"{case['workload']} recorded no {metric}")
-        values = _filtered(results.judged(case["case_id"], table), where)[metric]
-        unit = results.facts(samples_of(case), table)[metric].get("unit", "")
-    if not len(values):
-        raise NoFigure("no sample is left after the warm-up and its filter")
+        values, unit = _of_samples(results, case, metric, where)
     try:
-        return statistic(gate["statistic"], values), len(values), unit
+        of = rate_statistic if metric in BANDWIDTHS else statistic
+        return of(gate["statistic"], values), len(values), unit
     except ValueError as error:
         raise NoFigure(str(error)) from None
+
+
+def facts(results: CampaignResults, case: Row, metric: str) -> dict[str, str]:
+    """Unit, direction and definition of a metric as the file has them; empty where it has no such metric."""
+    if metric in collectives.FIGURES:
+        known = METRICS[metric]
+        return {"unit": known.unit, "direction": known.direction, "definition": known.definition}
+    table = results.find_column(samples_of(case), metric)
+    return {} if table is None else results.facts(samples_of(case), table)[metric]
 
 
 def words(gate: Mapping[str, Any]) -> str:
@@ -119,7 +127,7 @@ def check(results: CampaignResults, case: Row, gate: Mapping[str, Any]) -> GateR
         StoreError: the samples are damaged.
     """
     name = words(gate)
-    if gate["metric"] in _BANDWIDTHS and case["ranks"] < 2:
+    if gate["metric"] in collectives.FIGURES and case["ranks"] < 2:
         return GateResult(None, f"gate {name} does not apply: one rank sends nothing")
     minimum, maximum = gate.get("minimum"), gate.get("maximum")
     if minimum is None and maximum is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis import collectives, measured, recovery, text
-from analysis.load import CampaignResults, Row, samples_of
+from analysis.results import CampaignResults, Row, samples_of
 from analysis.series import Steps, slowest_rank, total
 from harness.model.fault import RECOVERED
 from harness.store import Table
@@ -53,6 +53,10 @@ def _of_allreduce(results: CampaignResults, case: Row) -> str:
         return "no figure: no iteration that every rank reported"
     size, n = text.size(measured.message_bytes), measured.time_s.n
     bus, algorithm = measured.bus_bandwidth_bytes_per_s, measured.algorithm_bandwidth_bytes_per_s
+    if measured.operation == collectives.BARRIER:
+        return f"{text.seconds(measured.time_s.median)} a call, n={n}"
+    if algorithm is None and case["ranks"] > 1:
+        return f"{text.seconds(measured.time_s.median)} a call at {size}, n={n}"
     if algorithm is None:
         return f"one rank: nothing is sent; {text.seconds(measured.time_s.median)} a call at {size}, n={n}"
     value, kind = (bus, "bus") if bus is not None else (algorithm, "algorithm")
@@ -65,11 +69,48 @@ def _of_steps(results: CampaignResults, case: Row) -> str:
         return found
     samples, steps = found
     words = _step_time(steps)
-    for column, noun in (("cell_updates", "cells"), ("tokens", "tokens")):
-        if column in samples:
-            rate = text.rate(_rate(samples, steps, column), noun)
-            words = f"{rate}, {words}" if column == "tokens" else f"{words}, {rate}"
+    if "cell_updates" in samples:
+        words = f"{words}, {text.rate(_rate(samples, steps, 'cell_updates'), 'cells')}"
+    for noun in ("images", "tokens"):  # of images, tokens are their patches
+        if noun in samples and np.any(samples[noun] > 0):
+            words = f"{text.rate(_rate(samples, steps, noun), noun)}, {words}"
+            break
     return f"{words}, n={len(steps)}"
+
+
+def _of_shards(results: CampaignResults, case: Row) -> str:
+    """What all ranks together wrote and read in a second: bytes of a step over the time of its slowest rank."""
+    if results.completed(case["case_id"]) is None:
+        return f"no figure: {_outcome(results, case)}"
+    if not results.has_samples(samples_of(case), "shards"):
+        return "no figure: no shards recorded"
+    samples = results.judged(case["case_id"], "shards")
+    write, read = (slowest_rank(samples, name, case["ranks"]) for name in ("write_ns", "read_ns"))
+    if not len(write):
+        return "no figure: no step that every rank reported"
+    rates = (text.si(_rate(samples, times, "shard_bytes"), "B/s") for times in (write, read))
+    words = "write {}, read {}".format(*rates)
+    known = samples["cached_bytes"] >= 0
+    cached, all_read = (float(np.sum(samples[n][known])) for n in ("cached_bytes", "shard_bytes"))
+    words += f" ({text.percent(cached / all_read)} of it from the page cache)" if cached > 0 else ""
+    return f"{words}, {text.count(case['ranks'], 'rank')}, n={len(write)}"
+
+
+def _of_gemm(results: CampaignResults, case: Row) -> str:
+    """Operations in a second of one rank, the slowest of each step, with the largest matrices."""
+    if results.completed(case["case_id"]) is None:
+        return f"no figure: {_outcome(results, case)}"
+    if not results.has_samples(samples_of(case), "products"):
+        return "no figure: no products recorded"
+    samples = results.judged(case["case_id"], "products")
+    size = int(np.max(samples["matrix_size"], initial=0))
+    here = {name: values[samples["matrix_size"] == size] for name, values in samples.items()}
+    times = slowest_rank(here, "product_ns", case["ranks"])
+    if not len(times):
+        return "no figure: no product that every rank reported"
+    time_s = float(np.median(times.slowest)) / 1e9
+    rate = text.si(2 * size**3 / time_s, "FLOP/s") if time_s > 0 else "unknown"
+    return f"{rate} a rank at {size} x {size}, {text.seconds(time_s)} a product, n={len(times)}"
 
 
 def _of_faults(results: CampaignResults, case: Row) -> str:
@@ -109,6 +150,9 @@ def _of_command(results: CampaignResults, case: Row) -> str:
     return f"ran {text.seconds(float(np.max(times_ns)) / 1e9)}"
 
 
+_OF_WORKLOAD = {measured.COMMAND: _of_command, "io.shards": _of_shards, "torch.gemm": _of_gemm}
+
+
 def of_case(results: CampaignResults, case: Row) -> str:
     """The key figure of a case.
 
@@ -119,6 +163,6 @@ def of_case(results: CampaignResults, case: Row) -> str:
         return _of_faults(results, case)
     if case["workload"] in collectives.OPERATIONS:
         return _of_allreduce(results, case)
-    if case["workload"] == measured.COMMAND:
-        return _of_command(results, case)
+    if of_workload := _OF_WORKLOAD.get(case["workload"]):
+        return of_workload(results, case)
     return _of_steps(results, case)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
-from analysis import text
-from analysis.load import Row
+from analysis import joblevel, text
 from analysis.recovery import of_fault
-from analysis.stamps import healable, short_id, why_refused, why_unhealed
+from analysis.results import Row
+from analysis.stamps import facts, healable, short_id, why_refused, why_unhealed
 from analysis.view import Finding, View, data, fault_name
 from harness.model.attempt import COMPLETED
 from harness.model.event import (
     CHECKPOINT_COMMITTED,
     CHECKPOINT_REFUSED,
     CHECKPOINT_RESTORED,
+    FAULT_INJECTED,
     FAULT_REFUSED,
     FAULT_UNHEALED,
 )
@@ -28,6 +30,9 @@ from harness.model.verdict import Verdict
 
 # Where a case is not declared deterministic, numbers of its answer may differ from the twin's by this share.
 TOLERANCE = 1e-6
+# How late a fault of a random process may strike: who does it looks at the clock between other things, and it must be
+# known that the first step is finished.
+LATE_S = 1.0
 _MISSING = object()
 
 # --- faults -------------------------------------------------------------------------------------------------
@@ -52,25 +57,43 @@ def _unhealed(view: View, fault_id: str) -> str:
     return "" if said is None else f": it is unhealed, {why_unhealed(said)}"
 
 
-def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
-    fault_id = declared["fault_id"]
-    refusal = _refusal(view, fault_id)
-    rows = [f for f in view.faults if f["fault_id"] == fault_id]
-    if not rows or not rows[0]["requested"]:
-        trigger = Fault.from_json(declared).trigger
-        name = f"fault {short_id(fault_id, view.case['case_id'])} ({declared['kind']} at {trigger})"
-        if refusal:
-            return [Finding(Verdict.INVALID, f"{name} was {refusal}")]
-        if view.completed:
-            return [Finding(Verdict.INVALID, f"{name} was never requested")]
-        return [Finding(None, f"{name} was not due before it ended")] if view.attempts else []
-    fault = rows[0]
-    name = fault_name(fault)
+def _never_requested(view: View, declared: dict[str, Any]) -> list[Finding]:
+    """What a fault means that was declared and is not on record."""
+    fault = Fault.from_json(declared)
+    name = f"fault {short_id(fault.fault_id, view.case['case_id'])} ({fault.kind} at {fault.trigger})"
+    if refusal := _refusal(view, fault.fault_id):
+        return [Finding(Verdict.INVALID, f"{name} was {refusal}")]
+    if not view.attempts:
+        return []
+    if not view.completed:
+        return [Finding(None, f"{name} was not due before it ended")]
+    if not fault.may_miss:
+        return [Finding(Verdict.INVALID, f"{name} was never requested")]
+    lived_s = _lived_s(view)
+    if lived_s is None or fault.at_s >= lived_s - LATE_S:
+        return [
+            Finding(None, f"{name} was not due before it ended, which a fault of a random process may be")
+        ]
+    if any(f["requested"] for f in view.faults):  # they strike one at a time, and this one's turn never came
+        return [Finding(None, f"{name} was waiting for those before it to be over when the case ended")]
+    words = f"{name} was never requested, though the case went on for {text.seconds(lived_s)} after its first step"
+    return [Finding(Verdict.INVALID, words)]
+
+
+def _lived_s(view: View) -> float | None:
+    """Seconds from the end of the case's first step to that of its last; None where no steps are on record."""
+    ends = [s.end_ns for s in joblevel.of_case(view.results, view.case) if len(s.end_ns)]
+    return (max(int(e[-1]) for e in ends) - min(int(e[0]) for e in ends)) / 1e9 if ends else None
+
+
+def _one_fault(view: View, fault: Row, may_miss: bool) -> list[Finding]:
+    """The three facts of a fault that was requested, and what came of it."""
+    fault_id, name = fault["fault_id"], fault_name(fault)
     found = []
     if fault["requested_kind"] != fault["kind"]:
         found.append(Finding(None, f"{name} stands in for {fault['requested_kind']}, as the campaign allows"))
     if not fault["observed"]:
-        words = f"{name} was requested, but {refusal or 'its effect was not observed'}"
+        words = f"{name} was requested, but {_refusal(view, fault_id) or 'its effect was not observed'}"
         return [*found, Finding(Verdict.INVALID, words)]
     unhealed = _unhealed(view, fault_id)
     if not fault["healed"] and (unhealed or healable(fault["kind"])):
@@ -83,10 +106,15 @@ def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
             *found,
             Finding(None, f"{name}: requested, observed" + (", healed" if fault["healed"] else "")),
         ]
-    if fault["kind"].startswith("checkpoint.") and not _refused_after(view, fault):
-        words = f"{name} was done, but no restore met the damage: nothing was refused after it"
+    if fault["kind"].startswith("checkpoint.") and (unmet := _unmet(view, fault)):
+        words = f"{name} was done, but no restore met the damage: {unmet}"
         return [*found, Finding(Verdict.INVALID, words)]
     if fault["recovered_wall_ns"] <= 0:
+        if why := _nothing_to_pass(view, fault):
+            return [*found, Finding(Verdict.PASS, f"{name} requested, observed; recovered: {why}")]
+        if may_miss and _after_the_end(view, fault):
+            words = f"{name} struck when the work was done: there was nothing left to recover"
+            return [*found, Finding(None, words)]
         words = f"did not recover from {name}: it never passed the step reached before"
         if not view.whole:
             return [*found, Finding(Verdict.UNKNOWN, f"{words}, as far as its records are here")]
@@ -98,10 +126,44 @@ def _one_fault(view: View, declared: dict[str, Any]) -> list[Finding]:
     return found
 
 
-def _refused_after(view: View, fault: Row) -> bool:
-    """Whether a restore refused a checkpoint after it had been damaged."""
+def _nothing_to_pass(view: View, fault: Row) -> str:
+    """Why a later attempt that completed is the recovery: no step was reached before that it could pass; or empty."""
+    until = [a for a in view.attempts if a["index"] <= fault["attempt"]]
+    if view.attempts[-1]["index"] <= fault["attempt"] or any(a["last_step"] >= 0 for a in until):
+        return ""
+    return f"no step was reached before, and attempt {view.attempts[-1]['index']} completed"
+
+
+def _after_the_end(view: View, fault: Row) -> bool:
+    """Whether a fault left nothing to do again: its own attempt completed, with every answer of the twin."""
+    if fault["attempt"] != view.attempts[-1]["index"]:
+        return False
+    answers = twin(view)
+    return bool(answers) and all(f.verdict is Verdict.PASS for f in answers)
+
+
+def _unmet(view: View, fault: Row) -> str:
+    """Why no restore met what a fault damaged: it must have refused that checkpoint, afterwards. Empty if one did."""
     since = fault["injected_wall_ns"] or fault["requested_wall_ns"]
-    return any(event["wall_ns"] > since for event in view.of_kind(CHECKPOINT_REFUSED))
+    refused = [str(data(e).get("why")) for e in view.of_kind(CHECKPOINT_REFUSED) if e["wall_ns"] > since]
+    if not refused:
+        return "nothing was refused after it"
+    damaged = _damaged(fault)
+    if not damaged:
+        return "its evidence names no checkpoint that it damaged"
+    if any(
+        re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w-]|\.\d)", why) for name in damaged for why in refused
+    ):
+        return ""
+    return f"it damaged {', '.join(damaged)}, and what was refused after it is another: {refused[0]}"
+
+
+def _damaged(fault: Row) -> list[str]:
+    """Names of the checkpoints that a fault damaged, as its evidence says."""
+    said = (facts(fault) or {}).get(FAULT_INJECTED)
+    evidence = said.get("evidence") if isinstance(said, dict) else None
+    done = evidence.get("damaged") if isinstance(evidence, dict) else None
+    return [str(one["checkpoint"]) for one in done or () if isinstance(one, dict) and one.get("checkpoint")]
 
 
 def _unharmed(view: View, fault: Row, name: str) -> list[Finding]:
@@ -123,8 +185,22 @@ def _unharmed(view: View, fault: Row, name: str) -> list[Finding]:
 
 
 def faults(view: View) -> list[Finding]:
-    """The three facts of each declared fault: requested, observed, healed; and whether it recovered."""
-    return [finding for declared in view.declared for finding in _one_fault(view, declared)]
+    """The three facts of each fault: requested, observed, healed; and whether it recovered.
+
+    First those that are declared, then those that a program did to itself, which nobody knew before it said them.
+    """
+    requested = {f["fault_id"]: f for f in view.faults if f["requested"]}
+    found = []
+    for declared in view.declared:
+        row = requested.pop(declared["fault_id"], None)
+        found += (
+            _never_requested(view, declared)
+            if row is None
+            else _one_fault(view, row, bool(declared.get("may_miss")))
+        )
+    for row in requested.values():
+        found += _one_fault(view, row, False)
+    return found
 
 
 # --- the twin -----------------------------------------------------------------------------------------------

@@ -9,14 +9,16 @@ from __future__ import annotations
 import functools
 import json
 
-from analysis import gates, text
+from analysis import gates, references, text
 from analysis.lineage import batches, states
 from analysis.proofs import checkpoints, faults, twin
+from analysis.results import Row, names
 from analysis.stamps import hit_nodes
 from analysis.view import Finding, Rule, View, data, fault_name
 from harness.model.attempt import COMPLETED, FAILED, LOST, NODE_LOST
 from harness.model.event import RANK_RAISED, WORLD_WRONG
-from harness.model.fault import CAUGHT
+from harness.model.fault import CAUGHT, RECOVERED, RECOVERY
+from harness.model.fault import FAILED as TO_FAIL
 from harness.model.verdict import Verdict
 
 # Beginnings of the states of a Slurm job that is not over: its case may still recover.
@@ -58,9 +60,9 @@ def _cancelled(view: View) -> str:
 
 
 def _completed(view: View) -> Finding:
-    last, to_fail = view.attempts[-1], view.observed("failed")
-    if to_fail is not None:
-        return Finding(Verdict.FAIL, f"{fault_name(to_fail)} was declared to fail it, but it completed")
+    last, to_fail = view.attempts[-1], view.observed(TO_FAIL)
+    if to_fail:
+        return Finding(Verdict.FAIL, f"{fault_name(to_fail[0])} was declared to fail it, but it completed")
     said = view.case["outcome"]
     if said != COMPLETED:
         words = f"its last attempt completed, but the case ended as {said or 'nobody knows'}: {view.case['reason']}"
@@ -89,26 +91,44 @@ def ended(view: View) -> list[Finding]:
     reason = reason or "no reason recorded"
     cause = _cause(view)
     reason += "" if cause.removeprefix("; ") in reason else cause
-    to_fail, to_recover = view.observed("failed"), view.observed("recovered")
-    if view.failed_as_declared and to_fail is not None:
-        because = to_fail["because"]
-        if because and because not in reason:
-            words = (
-                f'{fault_name(to_fail)} was declared to fail it for "{because}", but the reason is: {reason}'
-            )
-            return [Finding(Verdict.FAIL, words)]
-        return [Finding(Verdict.PASS, f"ended as declared after {fault_name(to_fail)}: {reason}")]
+    to_recover = view.observed(RECOVERED)
+    if view.failed_as_declared:
+        return [_as_declared(view, reason)]
     if view.outcome == FAILED:
         return [Finding(Verdict.FAIL, f"failed: {reason}")]
     cancelled = _cancelled(view)
     if cancelled and not any(f["observed"] for f in view.faults):
         return [Finding(Verdict.UNKNOWN, cancelled)]
     reason += f"; {cancelled}" if cancelled else ""
-    if to_recover is not None and view.outcome in (NODE_LOST, LOST) and not _still_alive(view):
-        return [Finding(Verdict.FAIL, f"did not recover from {fault_name(to_recover)}: {reason}")]
+    if to_recover and view.outcome in (NODE_LOST, LOST) and not _still_alive(view):
+        return [Finding(Verdict.FAIL, f"did not recover from {fault_name(to_recover[0])}: {reason}")]
     if view.outcome == NODE_LOST:
         return [Finding(Verdict.UNKNOWN, f"the machine took it: {reason}")]
     return [Finding(Verdict.UNKNOWN, f"{view.outcome.replace('_', ' ') or 'not ended'}: {reason}")]
+
+
+def _as_declared(view: View, reason: str) -> Finding:
+    """Whether it failed for what each fault that struck was declared to fail it for.
+
+    One of them must be the reason of its end, and each the reason of an attempt: one that struck before may have
+    ended an earlier one.
+    """
+    struck = view.observed(TO_FAIL)
+    reasons = [reason, *(str(a["reason"]) for a in view.attempts)]
+    reasons += [str(data(event).get("error", "")) for event in view.of_kind(RANK_RAISED)]
+    for fault in struck:
+        if not fault["because"]:
+            words = (
+                f"{fault_name(fault)} was declared to fail it, and nobody declared for what reason: {reason}"
+            )
+            return Finding(Verdict.UNKNOWN, words)
+    unmet = [f for f in struck if not any(f["because"] in one for one in reasons)]
+    if not unmet and not any(f["because"] in reason for f in struck):
+        unmet = struck[-1:]
+    if unmet:
+        declared = f'{fault_name(unmet[0])} was declared to fail it for "{unmet[0]["because"]}"'
+        return Finding(Verdict.FAIL, f"{declared}, but the reason is: {reason}")
+    return Finding(Verdict.PASS, f"ended as declared after {', '.join(map(fault_name, struck))}: {reason}")
 
 
 def where_it_ran(view: View) -> list[Finding]:
@@ -188,7 +208,12 @@ def limits(view: View) -> list[Finding]:
     """The gates of the case."""
     if view.failed_as_declared:
         return []
-    found = [gates.check(view.results, view.case, gate) for gate in json.loads(view.case["gates"] or "[]")]
+    given = json.loads(view.case["gates"] or "[]")
+    before = view.references or references.References(view.results)
+    found = [
+        before.check(view.case, gate) if references.asks(gate) else gates.check(view.results, view.case, gate)
+        for gate in given
+    ]
     if not view.whole:  # a figure of some of the samples is no figure of the case
         return [Finding(None, f"{result.words}, as far as its records are here") for result in found]
     return [Finding(result.verdict, result.words) for result in found]
@@ -198,12 +223,20 @@ def evidence(view: View) -> list[Finding]:
     """Whether every record of the case arrived.
 
     A node that is lost takes up to two seconds of samples with it. That gap is as expected where a fault took
-    the node, and harmless in an attempt that the machine ended and another one followed.
+    the node, and harmless in an attempt that the machine ended and another one followed. A stray file is named.
     """
-    taken = {(node, f["attempt"]) for f in view.faults if f["observed"] for node in hit_nodes(f)}
+    taken = {
+        (node, attempt)
+        for f in view.faults
+        if f["observed"]
+        for node in hit_nodes(f)
+        for attempt in _struck_attempts(view, f)
+    }
     ended_so = {a["index"]: a["outcome"] for a in view.attempts}
     found, gaps = [], []
-    for s in view.streams:
+    strays = [s for s in view.streams if _stray(view, s)]
+    own = [s for s in view.streams if s not in strays]
+    for s in own:
         if s["status"] == "complete":
             continue
         what = f"samples of {s['node']} in attempt {s['attempt']}"
@@ -218,9 +251,29 @@ def evidence(view: View) -> list[Finding]:
     if said != "complete" and not found:
         words = said.removeprefix("unknown:").strip() or "the file does not say what is there"
         found.append(Finding(Verdict.UNKNOWN, f"evidence is not complete: {words}"))
-    if not found and not gaps and view.streams:
-        found.append(Finding(None, f"{text.count(len(view.streams), 'stream')} of samples, whole"))
-    return found + gaps
+    if not found and not gaps and own:
+        found.append(Finding(None, f"{text.count(len(own), 'stream')} of samples, whole"))
+    stray = [
+        Finding(None, f"{s['node']}.stream in attempt {s['attempt']} does not count: {s['detail']}")
+        for s in strays
+    ]
+    return found + gaps + stray
+
+
+def _struck_attempts(view: View, fault: Row) -> tuple[int, ...]:
+    """Attempts that a fault may have cut short: its own, and the next where it took a node between the two."""
+    own = int(fault["attempt"])
+    starts = [a["start_wall_ns"] for a in view.attempts if a["index"] == own + 1]
+    between = fault["trigger"].startswith(RECOVERY) or any(fault["observed_wall_ns"] >= s > 0 for s in starts)
+    return (own, own + 1) if between and fault["kind"].startswith("node.") else (own,)
+
+
+def _stray(view: View, stream: Row) -> bool:
+    """Whether a foreign file only lay beside the streams: no node of the attempt has its name, and none shipped it."""
+    if stream["status"] != "foreign" or stream["expected_bytes"] >= 0:
+        return False
+    nodes = next((names(a["nodes"]) for a in view.attempts if a["index"] == stream["attempt"]), ())
+    return bool(nodes) and stream["node"] not in nodes
 
 
 # What a right answer is proved by. In a case with a negative control they must find something, and then say it there.

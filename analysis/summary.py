@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
-from analysis.load import CampaignResults
+from analysis.junit import Entry, document
+from analysis.results import CampaignResults
 from analysis.text import clean
 from harness.model.verdict import Verdict, exit_code
 
@@ -59,43 +59,23 @@ def _duration_s(results: CampaignResults, case_id: str) -> float:
 
 def junit(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> str:
     """JUnit XML: one testcase a case; fail is a failure, unknown and invalid are errors, none is skipped."""
-    number = counts(verdicts)
-    errors = number[Verdict.UNKNOWN.value] + number[Verdict.INVALID.value]
-    durations = {c.case_id: _duration_s(results, c.case_id) for c in verdicts}
-    name = clean(results.text("campaign"))
-    totals = {
-        "name": name,
-        "tests": str(len(verdicts)),
-        "failures": str(number[Verdict.FAIL.value]),
-        "errors": str(errors),
-        "skipped": "0",
-        "time": f"{sum(durations.values()):.3f}",
-    }
-    root = ElementTree.Element("testsuites", totals)
-    suite = ElementTree.SubElement(root, "testsuite", totals)
-    collected_ns = results.attributes.get("collected_wall_ns")
-    if isinstance(collected_ns, int) and collected_ns > 0:
-        collected = datetime.fromtimestamp(collected_ns // 10**9, timezone.utc)
-        suite.set("timestamp", collected.strftime("%Y-%m-%dT%H:%M:%S"))
+    name, tests = clean(results.text("campaign")), []
     for verdict in verdicts:
         case = results.case(verdict.case_id)
-        test = ElementTree.SubElement(
-            suite,
-            "testcase",
-            {
-                "classname": f"{name}.{clean(case['workload'] if case else 'unknown')}",
-                "name": verdict.label,
-                "time": f"{durations[verdict.case_id]:.3f}",
-            },
-        )
         details = "\n".join(verdict.evidence)
-        if verdict.verdict is Verdict.FAIL:
-            ElementTree.SubElement(test, "failure", {"type": "fail", "message": verdict.why}).text = details
-        elif verdict.verdict in (Verdict.UNKNOWN, Verdict.INVALID):
-            error = ElementTree.SubElement(
-                test, "error", {"type": verdict.verdict.value, "message": verdict.why}
+        tests.append(
+            Entry(
+                f"{name}.{case['workload'] if case else 'unknown'}",
+                verdict.label,
+                verdict.verdict,
+                verdict.why,
+                details,
+                f"{verdict.key_figure}\n{details}",
+                _duration_s(results, verdict.case_id),
             )
-            error.text = details
-        ElementTree.SubElement(test, "system-out").text = "\n".join([verdict.key_figure, details])
-    ElementTree.indent(root)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+        )
+    collected_ns, timestamp = results.attributes.get("collected_wall_ns"), ""
+    if isinstance(collected_ns, int) and collected_ns > 0:
+        collected = datetime.fromtimestamp(collected_ns // 10**9, timezone.utc)
+        timestamp = collected.strftime("%Y-%m-%dT%H:%M:%S")
+    return document(name, tests, timestamp)

@@ -13,7 +13,8 @@ from typing import Any
 
 from analysis import keyfigure, text
 from analysis.commandline import main as run
-from analysis.load import CampaignResults, Row
+from analysis.references import Given, References
+from analysis.results import CampaignResults, Row
 from analysis.rules import RULES
 from analysis.summary import exit_status, summarise
 from analysis.view import Finding, Rule, View
@@ -63,13 +64,16 @@ def _why(verdict: Verdict, findings: Sequence[Finding]) -> str:
     return deciding[0] + more
 
 
-def judge_case(results: CampaignResults, case: Row) -> CaseVerdict:
+def judge_case(results: CampaignResults, case: Row, references: References | None = None) -> CaseVerdict:
     """The verdict of one case.
+
+    Args:
+        references: the file's gates against other files, where several cases are judged.
 
     Raises:
         StoreError: its samples are damaged.
     """
-    view = View.of(results, case)
+    view = View.of(results, case, references)
     findings = [finding for rule in RULES for finding in _apply(rule, view)]
     if case["outcome"] == UNSETTLED:  # what is still to come could turn any of them
         findings = [Finding(Verdict.UNKNOWN, f"how it ended is not known (yet): {case['reason']}")]
@@ -89,17 +93,22 @@ def judge_case(results: CampaignResults, case: Row) -> CaseVerdict:
     )
 
 
-def judge(results: CampaignResults) -> tuple[CaseVerdict, ...]:
+def judge(results: CampaignResults, given: Given = Given()) -> tuple[CaseVerdict, ...]:  # noqa: B008 - frozen
     """A verdict for every case of the file, in its order.
+
+    Args:
+        given: baseline and history in place of those that the gates name.
 
     Raises:
         StoreError: a table of samples is damaged.
     """
-    return tuple(judge_case(results, case) for case in results.cases)
+    references = References(results, given)
+    return tuple(judge_case(results, case, references) for case in results.cases)
 
 
-def _act(results: CampaignResults) -> tuple[Any, str, int]:
-    verdicts = judge(results)
+def act(results: CampaignResults, given: Given = Given()) -> tuple[Any, str, int]:  # noqa: B008 - frozen
+    """Every verdict as data, in words, and as an exit code."""
+    verdicts = judge(results, given)
     rows = [(v.verdict.value.upper(), v.label, v.key_figure, v.why) for v in verdicts]
     words = text.columns(("verdict", "case", "key figure", "why"), rows, left=range(4))
     return summarise(results, verdicts), words if rows else "no case in this file", exit_status(verdicts)
@@ -107,7 +116,7 @@ def _act(results: CampaignResults) -> tuple[Any, str, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``python -m analysis.verdict results.h5 [--json]``; exit codes as ``harness judge``."""
-    return run("verdict", "Judge every case; exit 0 all pass, 1 a fail, 2 bad input, 3 unknown.", _act, argv)
+    return run("verdict", "Judge every case; exit 0 all pass, 1 a fail, 2 bad input, 3 unknown.", act, argv)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from analysis.load import OF_CASE, CampaignResults, Row
+from analysis.results import OF_CASE, CampaignResults, Row
 from analysis.stamps import short_id
 from harness.model.attempt import COMPLETED, FAILED, INTERRUPTED, LOST, NODE_LOST
 from harness.model.event import RESULT
 from harness.model.fault import CAUGHT
+from harness.model.fault import FAILED as TO_FAIL
 from harness.model.verdict import Verdict
+
+if TYPE_CHECKING:
+    from analysis.references import References
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,14 @@ class View:
     detections: tuple[Row, ...]
     checkpoints: tuple[Row, ...]
     digests: tuple[Row, ...]
+    # The file's gates against other files; None where nobody asks.
+    references: References | None = field(default=None, kw_only=True)
 
     @classmethod
-    def of(cls, results: CampaignResults, case: Row) -> View:
+    def of(cls, results: CampaignResults, case: Row, references: References | None = None) -> View:
         """The view of one case."""
-        return cls(results, case, *(tuple(results.of_case(name, case["case_id"])) for name in OF_CASE))
+        view = cls(results, case, *(tuple(results.of_case(name, case["case_id"])) for name in OF_CASE))
+        return replace(view, references=references)
 
     @property
     def outcome(self) -> str:
@@ -63,18 +70,18 @@ class View:
         """Declared faults, as ``harness.model.case.Fault``."""
         return list(json.loads(self.case["faults"] or "[]"))
 
-    def observed(self, expect: str) -> Row | None:
-        """The first fault with that declared outcome whose effect was verified."""
-        return next((f for f in self.faults if f["observed"] and f["expect"] == expect), None)
+    def observed(self, expect: str) -> list[Row]:
+        """The faults with that declared outcome whose effect was verified."""
+        return [f for f in self.faults if f["observed"] and f["expect"] == expect]
 
     @property
     def failed_as_declared(self) -> bool:
         """It ended badly, and a fault that was observed was declared to end it so."""
-        struck = self.observed("failed")
-        if struck is None:
+        struck = self.observed(TO_FAIL)
+        if not struck:
             return False
         # What takes the job, or the node of its supervisor, away leaves nobody who could call it failed.
-        taken = struck["kind"].startswith(("job.", "node."))
+        taken = any(f["kind"].startswith(("job.", "node.")) for f in struck)
         return self.outcome in ((FAILED, NODE_LOST, INTERRUPTED, LOST) if taken else (FAILED, NODE_LOST))
 
     @property

@@ -78,6 +78,29 @@ def _json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print data instead of words")
 
 
+def _despite_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--despite",
+        metavar="WHAT[,WHAT...]",
+        help="compare although these differ: hardware, software, definition; the difference is named",
+    )
+
+
+def _judging_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--smallest",
+        default="5%",
+        metavar="EFFECT",
+        help="smallest change that matters: 5%% of the baseline, or a number in the metric's own unit "
+        "[default: 5%%]",
+    )
+    parser.add_argument("--metric", default="", help="only this one")
+    _json_argument(parser)
+    parser.add_argument("--junit", metavar="FILE", help="write JUnit XML")
+    parser.add_argument("--markdown", metavar="FILE", help="write Markdown, for a pull request")
+    parser.add_argument("--html", metavar="FILE", help="write a page with plots, one offline file")
+
+
 def _verb(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help_text: str, *more: str
 ) -> argparse.ArgumentParser:
@@ -243,7 +266,44 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
     judge = _verb(verbs, "judge", "judge each case; exit code 0 all pass, 1 a fail, 2 bad input, 3 unknown")
     judge.add_argument("run", help="run folder or results.h5")
+    judge.add_argument(
+        "--baseline",
+        metavar="FILE",
+        help="results.h5 or run folder in place of those that gates name as baseline",
+    )
+    judge.add_argument(
+        "--history",
+        metavar="FOLDER",
+        help="folder of earlier runs in place of those that gates name as history",
+    )
+    _despite_argument(judge)
     _json_argument(judge)
+
+    compare = _verb(
+        verbs,
+        "compare",
+        "say of each metric of two runs whether it is worse, better, or the same within noise",
+        "A is the baseline. Series of other hardware, software or definition are refused, unless told otherwise. Exit "
+        "code 0: nothing is worse; 1: something is; 2: bad input; 3: not everything could be told.",
+    )
+    compare.add_argument("a", metavar="A", help="run folder or results.h5: the baseline")
+    compare.add_argument("b", metavar="B", help="run folder or results.h5")
+    compare.add_argument("--by-node", action="store_true", help="compare each node with itself")
+    _despite_argument(compare)
+    _judging_arguments(compare)
+
+    trend = _verb(
+        verbs,
+        "trend",
+        "show every run below a folder over time, and judge the last against those before it",
+        "A run's figure is the median of its repeats. Exit code 0: the last run is not worse; 1: it is; 2: bad input; "
+        "3: not everything could be told.",
+    )
+    trend.add_argument(
+        "folder", metavar="FOLDER", help="folder with run folders, or results.h5 files, below it"
+    )
+    _despite_argument(trend)
+    _judging_arguments(trend)
 
     schema = _verb(
         verbs, "schema", "print a schema: of campaign or site files (JSON Schema), or of results.h5"
@@ -298,7 +358,7 @@ def _main(argv: Sequence[str] | None) -> int:
         from harness.verbs.scheduling import schedule
 
         return verbs.guarded(schedule, options, ["harness", *arguments])
-    from harness.verbs import after, before, check, faults, rendering, replaying, running, sites
+    from harness.verbs import after, before, check, comparing, faults, rendering, replaying, running, sites
 
     actions: dict[str, Callable[[argparse.Namespace], int]] = {
         "plan": before.plan,
@@ -319,6 +379,8 @@ def _main(argv: Sequence[str] | None) -> int:
         "collect": after.collect,
         "report": after.report,
         "judge": after.judge,
+        "compare": comparing.compare,
+        "trend": comparing.trend,
     }
     return verbs.guarded(actions[options.verb], options, ["harness", *arguments])
 

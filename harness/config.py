@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from harness import document as files
 from harness import overrides as changes
+from harness import reference_paths
 from harness.document import ConfigError as ConfigError
 from harness.document import Document, Spot
 from harness.document import Problem as Problem
@@ -192,7 +193,7 @@ def _schema(model: type[Frozen], title: str) -> dict[str, Any]:
 
 
 def _draft(document: Document) -> Draft:
-    document = _with_templates_found(document)
+    document = reference_paths.found(_with_templates_found(document))
     campaign, found = _validated(Campaign, document, "campaign", _campaign_findings)
     if campaign is None or found:
         rest, more, gone = _looked_at_again(Campaign, document, found, _campaign_findings)
@@ -228,15 +229,19 @@ def _with_templates_found(document: Document, near: Path | None = None) -> Docum
     return Document(data, document.spots, document.findings, document.files, document.overrides)
 
 
+def _means_the_same(own: str, path: str, campaign: Campaign, document: Document) -> bool:
+    """Whether a file names the same folders and files wherever it lies."""
+    data = files.from_text(own, path).data
+    paths = list(reference_paths.named(data)) == list(reference_paths.named(document.data))
+    return paths and (not campaign.templates or data["templates"] == campaign.templates)
+
+
 def _one_text(document: Document, campaign: Campaign) -> str:
     """The campaign in one file, from which it can be run again."""
     if not document.files:
         return to_yaml(campaign)
     path, own = document.files[0]
-    alone = len(document.files) == 1 and not document.overrides
-    if alone and (
-        not campaign.templates or files.from_text(own, path).data["templates"] == campaign.templates
-    ):
+    if len(document.files) == 1 and not document.overrides and _means_the_same(own, path, campaign, document):
         return own
     lines = ["The campaign as it was run, in one file: written by the harness from"]
     for path, text in document.files:
@@ -350,12 +355,15 @@ def _campaign_findings(data: Mapping[str, Any], campaign: Campaign | None) -> It
 def _one_group(data: Mapping[str, Any], group: Group | None) -> Iterator[Finding]:
     """A group against the registry of workloads."""
     if group is None:
-        yield from workload_findings(data.get("workload"), data.get("params"), REGISTRY, data.get("axes"))
-        yield from metric_findings(data.get("gates"), data.get("command"))
+        compare = data.get("compare")
+        yield from workload_findings(
+            data.get("workload"), data.get("params"), REGISTRY, data.get("axes"), compare
+        )
+        yield from metric_findings(data.get("gates"), data.get("command"), data.get("repeats"), compare)
         return
-    yield from workload_findings(group.workload, group.params, REGISTRY, group.axes)
-    raw = group.model_dump(include={"gates", "command"})
-    yield from metric_findings(raw["gates"], raw["command"])
+    raw = group.model_dump(include={"gates", "command", "repeats", "compare"})
+    yield from workload_findings(group.workload, group.params, REGISTRY, group.axes, raw["compare"])
+    yield from metric_findings(raw["gates"], raw["command"], raw["repeats"], raw["compare"])
     if group.workload in REGISTRY:
         yield from group_findings(group, REGISTRY[group.workload])
 

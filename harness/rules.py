@@ -6,17 +6,20 @@ the campaign for ``site_findings``; ``harness.config`` turns findings into messa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from harness import fault_rules
+from harness import fault_rules, figure_rules
 from harness.model import axes as sweep
+from harness.model import fault as fault_model
 from harness.model.campaign import COMMAND, Campaign, Group
+from harness.model.campaign_design import FOR_AN_INTERVAL
+from harness.model.design import A, B
 from harness.model.fault import FAILED
 from harness.model.fields import Finding, Loc, did_you_mean
 from harness.model.metrics import METRICS
 from harness.model.site import Site
-from harness.param_rules import no_parameter, wrong_type
+from harness.param_rules import no_parameter, wrong_value
 
 JOB_MARGIN_MIN = (
     2  # starting the agents, and the warning signal, which Slurm sends up to two minutes before the end
@@ -25,7 +28,7 @@ MAX_CASES = 10_000
 _LISTED = "harness/model/metrics.py lists them"
 
 
-class Workload(fault_rules.Workload, Protocol):
+class Workload(fault_rules.Workload, figure_rules.Workload, Protocol):
     """What the rules need to know of a workload; ``harness.workloads.Entry`` has it."""
 
     @property
@@ -37,8 +40,8 @@ class Workload(fault_rules.Workload, Protocol):
         """Default number of warm-up steps."""
 
     @property
-    def defaults(self) -> dict[str, Any]:
-        """Parameters and their defaults."""
+    def allowed(self) -> dict[str, tuple[Any, ...]]:
+        """Of parameters: the texts that are allowed, or the lowest and the highest number."""
 
 
 Registry = Mapping[str, Workload]
@@ -48,7 +51,8 @@ def wants_twin(group: Group, workload: Workload) -> bool:
     """Whether the group's faulted cases are compared with undisturbed runs."""
     if group.twin is not None:
         return group.twin
-    return workload.restartable and any(f.expect != FAILED for f in group.faults)
+    recovers = any(f.expect != FAILED for f in group.faults)
+    return recovers and (group.command.comparable if group.command is not None else workload.restartable)
 
 
 def resumes(group: Group, workload: Workload) -> bool:
@@ -57,9 +61,9 @@ def resumes(group: Group, workload: Workload) -> bool:
 
 
 def workload_findings(
-    workload: object, params: object, registry: Registry, axes: object = ()
+    workload: object, params: object, registry: Registry, axes: object = (), compare: object = None
 ) -> Iterator[Finding]:
-    """Findings about a group's workload, parameters and axes, which may still be anything that YAML can say."""
+    """Findings about a group's workload and all its parameters, which may still be anything that YAML can say."""
     if not isinstance(workload, str):
         return
     if workload not in registry:
@@ -72,12 +76,13 @@ def workload_findings(
         return
     if workload == COMMAND:
         return  # its parameters are its author's
-    defaults = registry[workload].defaults
-    for name, value in params.items() if isinstance(params, Mapping) else ():
-        if name not in defaults:
-            yield Finding(("params", str(name)), no_parameter(name, workload, defaults), value)
-        elif problem := wrong_type(value, defaults[name]):
-            yield Finding(("params", str(name)), problem, value)
+    defaults, allowed = registry[workload].defaults, registry[workload].allowed
+    for place, given in _parameters(params, compare):
+        for name, value in given.items():
+            if name not in defaults:
+                yield Finding((*place, str(name)), no_parameter(name, workload, defaults), value)
+            elif problem := wrong_value(value, defaults[name], allowed.get(name, ())):
+                yield Finding((*place, str(name)), problem, value)
     for number, axis in enumerate(axes if isinstance(axes, tuple) else ()):
         for name, values in axis.items() if isinstance(axis, Mapping) else ():
             if name in sweep.AXIS_FIELDS:
@@ -87,12 +92,27 @@ def workload_findings(
                 yield Finding(loc, no_parameter(name, workload, (*defaults, *sweep.AXIS_FIELDS)))
                 continue
             for index, value in enumerate(values if isinstance(values, tuple) else ()):
-                if problem := wrong_type(value, defaults[name]):
+                if problem := wrong_value(value, defaults[name], allowed.get(name, ())):
                     yield Finding((*loc, index), problem, value)
 
 
-def metric_findings(gates: object, command: object) -> Iterator[Finding]:
-    """Findings about the metrics of a group's gates; both may still be anything that YAML can say."""
+def _parameters(params: object, compare: object) -> Iterator[tuple[Loc, Mapping[Any, Any]]]:
+    """Parameters that a group gives, with their place: its own, and those of settings that it compares."""
+    given: list[tuple[Loc, object]] = [(("params",), params)]
+    for side in (A, B) if isinstance(compare, Mapping) else ():
+        setting = compare.get(side) if isinstance(compare, Mapping) else None
+        given.append(
+            (("compare", side, "params"), setting.get("params") if isinstance(setting, Mapping) else None)
+        )
+    for place, values in given:
+        if isinstance(values, Mapping):
+            yield place, values
+
+
+def metric_findings(
+    gates: object, command: object, repeats: object = None, compare: object = None
+) -> Iterator[Finding]:
+    """Findings about the metrics that a group names; all may still be anything that YAML can say."""
     said = command.get("metrics") if isinstance(command, Mapping) else ()
     known = set(METRICS)
     for metric in said if isinstance(said, tuple) else ():
@@ -100,15 +120,22 @@ def metric_findings(gates: object, command: object) -> Iterator[Finding]:
             coordinates = metric.get("coordinates")
             known |= {metric.get("name"), *(coordinates if isinstance(coordinates, Mapping) else ())} - {None}
     for index, gate in enumerate(gates if isinstance(gates, tuple) else ()):
-        name = gate.get("metric") if isinstance(gate, Mapping) else None
-        if isinstance(name, str) and name not in known:
-            text = f"is no metric of the harness; {did_you_mean(name, known, _LISTED)}"
-            yield Finding(("gates", index, "metric"), text, name)
-        where = gate.get("where") if isinstance(gate, Mapping) else None
-        for column, value in where.items() if isinstance(where, Mapping) else ():
-            if column not in known:
-                text = f"is no column of the samples; {did_you_mean(column, known, _LISTED)}"
-                yield Finding(("gates", index, "where", str(column)), text, value)
+        yield from _figure_findings(("gates", index), gate, known)
+    if isinstance(repeats, Mapping):
+        yield from _figure_findings(("repeats", "until"), repeats.get("until"), known)
+    yield from _figure_findings(("compare",), compare, known)
+
+
+def _figure_findings(loc: Loc, figure: object, known: set[Any]) -> Iterator[Finding]:
+    name = figure.get("metric") if isinstance(figure, Mapping) else None
+    if isinstance(name, str) and name not in known:
+        text = f"is no metric of the harness; {did_you_mean(name, known, _LISTED)}"
+        yield Finding((*loc, "metric"), text, name)
+    where = figure.get("where") if isinstance(figure, Mapping) else None
+    for column, value in where.items() if isinstance(where, Mapping) else ():
+        if column not in known:
+            text = f"is no column of the samples; {did_you_mean(column, known, _LISTED)}"
+            yield Finding((*loc, "where", str(column)), text, value)
 
 
 def group_findings(group: Group, workload: Workload) -> Iterator[Finding]:
@@ -142,7 +169,37 @@ def group_findings(group: Group, workload: Workload) -> Iterator[Finding]:
                 group.checkpoint.every_steps,
             )
     yield from fault_rules.group_findings(group, workload, steps, resumes(group, workload))
+    yield from figure_rules.findings(group, workload)
     yield from _growth_findings(group, workload)
+    yield from _variable_findings(group, workload)
+
+
+# What a process reads when it starts, or torch when it is imported: too late for a rank that is forked.
+_AT_START = ("LD_PRELOAD", "LD_LIBRARY_PATH", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED")
+
+
+def _variable_findings(group: Group, workload: Workload) -> Iterator[Finding]:
+    """Variables that would come too late, or say nothing."""
+    compare = group.compare
+    places: list[tuple[Loc, Mapping[str, str]]] = [(("environment",), group.environment)]
+    if compare is not None:
+        places += [(("compare", side, "environment"), s.environment) for side, s in compare.settings]
+    for place, variables in places if workload.launcher == "torch" else ():
+        for name in variables:
+            if name in _AT_START:
+                yield Finding(
+                    (*place, name),
+                    "is read when a process starts, and ranks of torch are forked from one that runs; write it in the "
+                    "site's environment, or run a program of yours (workload: command)",
+                    variables[name],
+                )
+        threads = variables.get("OMP_NUM_THREADS", "1")
+        if not (threads.isdecimal() and 1 <= int(threads) <= 4096):
+            yield Finding(
+                (*place, "OMP_NUM_THREADS"),
+                "is how many threads a rank of torch computes with, allowed: 1 to 4096; change it",
+                threads,
+            )
 
 
 def _growth_findings(group: Group, workload: Workload) -> Iterator[Finding]:
@@ -185,7 +242,7 @@ def _is_whole(value: object) -> bool:
 
 
 def size_findings(groups: Iterable[Group]) -> Iterator[Finding]:
-    """Findings about the number of cases, which is found without writing them out."""
+    """Findings about the number of cases at most, which is found without writing them out."""
     cases = sum(group.case_count for group in groups)
     if cases > MAX_CASES:
         yield Finding(
@@ -211,13 +268,33 @@ def need_findings(campaign: Campaign) -> Iterator[Finding]:
 
 def site_findings(groups: Iterable[tuple[int, Group]], site: Site, registry: Registry) -> Iterator[Finding]:
     """Findings about valid groups of a campaign, each with its number there, on a site."""
+    groups = list(groups)
+    yield from _neighbours(groups)
     for index, group in groups:
         if group.partition is not None and group.partition not in site.partitions:
             yield _no_such_partition(index, group.partition, site)
             continue
         there = site.on(group.partition or "")
-        for finding in (*_group_on_site(group, there), *_slice_findings(group, there, registry)):
+        here = (*_group_on_site(group, there), *_slice_findings(group, there, registry))
+        for finding in (*here, *_pair_doubts(group)):
             yield Finding(("groups", index, *finding.loc), finding.text, finding.value, finding.warning)
+
+
+def _neighbours(groups: Sequence[tuple[int, Group]]) -> Iterator[Finding]:
+    """Of faults that reach every job of the cluster: which other groups may be running then."""
+    for index, group in groups:
+        apart = {group.name, *group.after, *group.needs}
+        beside = [g.name for _, g in groups if g.name not in apart and group.name not in (*g.after, *g.needs)]
+        for number, fault in enumerate(group.faults):
+            if beside and fault_model.KINDS[fault.kind].hits == "controller":
+                more = f" and {len(beside) - 3} more" if len(beside) > 3 else ""
+                yield Finding(
+                    ("groups", index, "faults", number, "kind"),
+                    f"reaches every job of the cluster, those of {', '.join(beside[:3])}{more} too, which may run "
+                    f"beside it; where that matters write after: [{', '.join(beside[:3])}{', …' if more else ''}]",
+                    fault.kind,
+                    warning=True,
+                )
 
 
 def _no_such_partition(index: int, name: str, site: Site) -> Finding:
@@ -229,6 +306,27 @@ def _no_such_partition(index: int, name: str, site: Site) -> Finding:
         f"{did_you_mean(name, names, otherwise)}",
         name,
     )
+
+
+def _pair_doubts(group: Group) -> Iterator[Finding]:
+    """Of a comparison, what may be meant and mostly is not."""
+    compare = group.compare
+    if compare is None:
+        return
+    if compare.a == compare.b:
+        yield Finding(
+            ("compare",),
+            "has the same setting twice, which shows no more than how much two alike differ; change one unless "
+            "this is meant",
+            warning=True,
+        )
+    if group.most_repeats < FOR_AN_INTERVAL:
+        yield Finding(
+            ("repeats",),
+            f"are too few for a verdict: below {FOR_AN_INTERVAL} pairs there is no interval; raise them",
+            group.most_repeats,
+            warning=True,
+        )
 
 
 def _slice_findings(group: Group, site: Site, registry: Registry) -> Iterator[Finding]:
@@ -277,6 +375,13 @@ def _group_on_site(group: Group, site: Site) -> Iterator[Finding]:
             ("time_limit_min",),
             f"but {where} allows jobs of at most {site.limits.max_time_min} minutes, {JOB_MARGIN_MIN} of "
             "which the harness needs itself; lower it or choose another site",
+            group.time_limit_min,
+        )
+    elif group.compare is not None and 2 * group.time_limit_min + JOB_MARGIN_MIN > site.limits.max_time_min:
+        yield Finding(
+            ("time_limit_min",),
+            f"but {where} allows jobs of at most {site.limits.max_time_min} minutes, {JOB_MARGIN_MIN} of which the "
+            "harness needs itself, and the two cases of a pair share a job; lower it or choose another site",
             group.time_limit_min,
         )
     for place, ranks in group.places("ranks_per_node"):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.model.design import MORE
 from harness.model.verdict import (
     EXIT_PASS,
     Verdict,
@@ -17,7 +18,10 @@ from harness.model.verdict import (
 from harness.rundir import RunDir
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Iterator
+
+    from analysis.results import CampaignResults
+    from harness.model.design import Lot
 
 from harness.verbs import UsageError
 
@@ -30,7 +34,12 @@ def collect(options: argparse.Namespace) -> int:
     return EXIT_PASS
 
 
-def _results(given: str) -> Path:
+def results_of(given: str) -> Path:
+    """The results file that a run folder or a path names.
+
+    Raises:
+        UsageError: the run folder has none.
+    """
     path = Path(given)
     if path.is_dir():
         if not RunDir(path).results.exists():
@@ -43,17 +52,35 @@ def report(options: argparse.Namespace) -> int:
     """report.html, junit.xml, summary.json."""
     from analysis.report import write
 
-    results = _results(options.run)
+    results = results_of(options.run)
     paths = write(results, Path(options.out) if options.out else results.parent)
     print(paths.report_html, paths.junit_xml, paths.summary_json, sep="\n")
     return EXIT_PASS
 
 
 def judge(options: argparse.Namespace) -> int:
-    """Verdicts."""
-    from analysis.verdict import main as judge_file
+    """Verdicts; gates against other files look where the options say."""
+    import analysis
+    from analysis.commandline import dump
+    from analysis.references import Given, asks_any
+    from analysis.surroundings import kinds
+    from analysis.verdict import act
 
-    return judge_file([str(_results(options.run)), *(["--json"] if options.json else [])])
+    for name in ("baseline", "history"):
+        if (path := getattr(options, name)) and not Path(path).exists():
+            raise UsageError(f"--{name} {path}: no such {'file' if name == 'baseline' else 'folder'}")
+    try:
+        given = Given(options.baseline or "", options.history or "", kinds(options.despite or ""))
+    except ValueError as error:
+        raise UsageError(f"--despite {error}") from None
+    with analysis.load(results_of(options.run)) as results:
+        for name in ("baseline", "history"):
+            if getattr(options, name) and not asks_any(results, name):
+                print(f"note: no gate asks for a {name}, so --{name} changes nothing; "
+                      f"see `harness {'compare' if name == 'baseline' else 'trend'}`", file=sys.stderr)  # fmt: skip
+        data, words, code = act(results, given)
+    print(dump(data) if options.json else words)
+    return code
 
 
 _MARKS = {
@@ -76,6 +103,21 @@ def judge_cases(run: RunDir, case_ids: Sequence[str]) -> dict[str, str]:
     return {case_id: verdicts.get(case_id, Verdict.UNKNOWN.value) for case_id in case_ids}
 
 
+def weigh_repeats(run: RunDir, lot: Lot) -> tuple[str, str]:
+    """Whether a lot's repeats so far are enough, and why; where that cannot be told, more are run."""
+    import analysis
+    from analysis.precision import decide
+    from harness.collect import collect as to_file
+
+    try:
+        with analysis.load(to_file(run)) as loaded:
+            return decide(loaded, lot)
+    except (OSError, ModuleNotFoundError):  # of the machine, and no matter of this lot
+        raise
+    except Exception as error:  # whatever is wrong with the records: the run goes on as if nobody had asked
+        return MORE, f"cannot be told ({type(error).__name__}: {error})"
+
+
 def keep_twins(run: RunDir) -> None:
     """Keep the records of twins that passed, for later runs; what cannot be kept is told, and harms nothing."""
     from harness import twins
@@ -91,6 +133,19 @@ def keep_twins(run: RunDir) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
+def _designed(results: CampaignResults) -> Iterator[str]:
+    """A line for whatever was repeated until it was known, and for each comparison."""
+    from analysis import paired, precision
+
+    try:
+        for lot in precision.analyse(results):
+            yield f"{lot.lot}: {lot.figure}: {lot.words}; {precision.reached(lot)}"
+        for pairing in paired.analyse(results):
+            yield f"{pairing.name}: {pairing.figure}: {pairing.words}"
+    except Exception as error:  # verdicts and report must still be told
+        yield f"what was repeated and compared cannot be told: {type(error).__name__}: {error}"
+
+
 def report_and_judge(results: Path, out: Path) -> int:
     """One line a case, the three reports, and the exit code that the verdicts ask for."""
     import analysis
@@ -99,11 +154,14 @@ def report_and_judge(results: Path, out: Path) -> int:
 
     with analysis.load(results) as loaded:
         verdicts = judge_results(loaded)
+        designed = tuple(_designed(loaded))
     width = shutil.get_terminal_size((180, 24)).columns
     for verdict in verdicts:
         words = f"{_MARKS[verdict.verdict]:<8}{verdict.label:<28} {verdict.key_figure}"
         words += f"  [{verdict.why}]" if verdict.why else ""
         print(words if len(words) <= width else words[: width - 2] + "…]")
+    for line in designed:
+        print(line)
     paths = write(results, out)
     print(f"results  {results}")
     print(f"report   {paths.report_html}")

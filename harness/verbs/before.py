@@ -39,7 +39,7 @@ def read(options: argparse.Namespace) -> tuple[Input, Plan]:
 
 def plan(options: argparse.Namespace) -> int:
     """Cases, jobs, and an upper bound of their cost."""
-    from harness.cost import summary
+    from harness.cost import of_lot, summary
 
     given, planned = read(options)
     cost = summary(planned)
@@ -73,6 +73,11 @@ def plan(options: argparse.Namespace) -> int:
                 print(
                     f"    {job.key}  {case_id}  {case.label:<{width}}  {case.workload}, {case.ranks} ranks{fault}"
                 )
+    for lot in planned.lots:
+        least, most = of_lot(planned, lot)
+        print(f"{lot.name}: {lot.words}; {least:g} to {most:g} node-hours by time limits")
+    for comparison in planned.comparisons:
+        print(f"{comparison.name}: {comparison.words}")
     for case_id, origin in kept.items():
         print(f"{planned.case(case_id).label} would not be run, its records come {origin.words}")
     print(", ".join(f"{k.replace('_', ' ')} {v}" for k, v in _plain(cost).items()))
@@ -93,6 +98,7 @@ def _kept(given: Input, planned: Plan) -> Mapping[str, Origin]:
 
 def _waits(submission: Submission) -> str:
     parts = [f"partition {submission.partition}"] if submission.partition else []
+    parts += [f"wave {submission.wave} of {submission.lot}, if needed"] if submission.wave else []
     parts += [
         f"{key} {', '.join(n)}" for key, n in (("needs", submission.needs), ("after", submission.after)) if n
     ]

@@ -152,7 +152,8 @@ def _words(planned: Planned, draft: Draft) -> Iterator[tuple[str, str]]:
     for text, groups in _overrides(draft):
         yield "", f"-s {text}" + (f" in {', '.join(groups)}" if groups else "")
     yield "site", planned.given.site.name
-    yield "cases", f"{cost.cases}, of which {cost.twins} twins"
+    least = f", {cost.perhaps_not_needed} of them only if needed" if cost.perhaps_not_needed else ""
+    yield "cases", f"{cost.cases}{least}, of which {cost.twins} twins"
     array = f"largest array {cost.largest_array} of {limits['max_array_size']} allowed"
     yield (
         "jobs",

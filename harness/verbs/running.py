@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 from harness.slurm.commands import CommandError
 from harness.verbs import UsageError
-from harness.verbs.after import judge_cases, keep_twins, report_and_judge
+from harness.verbs.after import judge_cases, keep_twins, report_and_judge, weigh_repeats
 from harness.verbs.before import read
 
 WATCH_S = 1.0
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
     run_dir, again = made(options, Path(options.folder) if options.folder else None)
     print(f"{'going on with' if again else 'run folder'} {run_dir.path}", flush=True)
-    driver = Driver(run_dir, judge=judge_cases)
+    driver = Driver(run_dir, judge=judge_cases, weigh=weigh_repeats)
     tell_cached(run_dir, driver.plan)
     if not options.detach:
         return to_the_end(driver, plain=options.plain)
@@ -109,7 +110,7 @@ def resume(options: argparse.Namespace) -> int:
     """Go on with a run, without its campaign file."""
     from harness.driver import Driver
 
-    driver = Driver(RunDir(options.run), judge=judge_cases)
+    driver = Driver(RunDir(options.run), judge=judge_cases, weigh=weigh_repeats)
     refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
     return to_the_end(driver, plain=options.plain)
 
@@ -131,7 +132,7 @@ def advance_run(run_dir: RunDir) -> int:
     from harness import ledger
     from harness.driver import Driver, RunIsDriven
 
-    driver = Driver(run_dir, judge=judge_cases)
+    driver = Driver(run_dir, judge=judge_cases, weigh=weigh_repeats)
     refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
     try:
         with driver.lease():
@@ -349,16 +350,20 @@ def status(options: argparse.Namespace) -> int:
                     "held_back": driver.held_back,
                     "scheduler_calls": read_calls(driver.run),
                     "suspect_nodes": dict(known.suspects),
+                    "counts": dict(Counter(view.state for view in cases)),
                     "cases": [_view_json(v) for v in cases],
                 },
                 indent=1,
             )
         )
         return EXIT_PASS
-    from harness.progress import line
+    from harness.progress import line, spared
 
     for view in cases:
-        print(line(view))
+        if view.state != "not_needed":
+            print(line(view))
+    for words in spared(cases):
+        print(words)
     for node, why in known.suspects.items():
         print(f"suspect node {node}: {why}")
     if options.scheduler:
