@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from analysis.load import CampaignResults, load
+from analysis.results import CampaignResults, load
 from analysis.text import one_line
 from harness.model.verdict import EXIT_USAGE
 from harness.store import StoreError

@@ -1,7 +1,8 @@
 """What a campaign measured of the three costs that decide about useful time, each with its number of samples.
 
-How long a checkpoint blocks the job, how long a failure holds it up, how often machines fail by themselves. A figure
-that was not measured is None, with the reason.
+How long a checkpoint blocks the job, how long a failure holds it up, how often machines fail by themselves. The first
+two are those of one workload under one recovery policy: a median over several is nobody's. A figure that was not
+measured is None, with the reason.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import text
-from analysis.load import CampaignResults, Row, names, samples_of
+from analysis.results import CampaignResults, Row, names, samples_of
 from analysis.series import slowest_rank
 from harness.model.attempt import LOST, NODE_LOST
 
@@ -22,6 +23,39 @@ if TYPE_CHECKING:
     from analysis.recovery import Recovery
 
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, order=True)
+class Origin:
+    """Whose costs: of the cases of one recovery policy and one workload (a user's program: its group); "": of all."""
+
+    policy: str = ""
+    workload: str = ""
+
+    def has(self, case: Row, policy: str) -> bool:
+        """Whether a case under a policy is one of these."""
+        return self.policy in ("", policy) and self.workload in ("", samples_of(case))
+
+    @property
+    def words(self) -> str:
+        """It for people; "" for all."""
+        parts = (
+            f"policy {self.policy}" if self.policy else "",
+            f"workload {self.workload}" if self.workload else "",
+        )
+        return ", ".join(part for part in parts if part)
+
+
+def origins(results: CampaignResults, found: Sequence[Recovery]) -> tuple[Origin, ...]:
+    """Of the cases that were hit; where none was, of those that took checkpoints, whatever their policy."""
+    cases = {case["case_id"]: case for case in results.cases}
+    hit = {Origin(r.policy, samples_of(cases[r.case_id])) for r in found if r.case_id in cases}
+    saving = {
+        Origin("", name)
+        for case in cases.values()
+        if results.has_samples(name := samples_of(case), "checkpoints")
+    }
+    return tuple(sorted(hit or saving))
 
 
 @dataclass(frozen=True)
@@ -54,22 +88,24 @@ def checkpoints_s(results: CampaignResults, case: Row) -> list[float]:
     return found
 
 
-def checkpoint_s(results: CampaignResults) -> Cost:
-    """How long one checkpoint blocks the job, d, in s: the median over all cases.
+def checkpoint_s(results: CampaignResults, origin: Origin = Origin()) -> Cost:
+    """How long one checkpoint blocks the job, d, in s: the median over the cases of an origin.
 
     Raises:
         StoreError: the samples are damaged.
     """
-    found = [value for case in results.cases for value in checkpoints_s(results, case)]
+    cases = [case for case in results.cases if origin.has(case, case["recovery"])]
+    found = [value for case in cases for value in checkpoints_s(results, case)]
     return _median(found, "no checkpoint was taken")
 
 
-def restart_s(found: Sequence[Recovery], policy: str = "") -> Cost:
-    """Time to restart (t7 - t1), R, in s: the median over faults, of one recovery policy or of all."""
+def restart_s(results: CampaignResults, found: Sequence[Recovery], origin: Origin = Origin()) -> Cost:
+    """Time to restart (t7 - t1), R, in s: the median over the faults that hit the cases of an origin."""
+    cases = {case["case_id"]: case for case in results.cases}
     known = [
         r.time_to_restart_s
         for r in found
-        if r.time_to_restart_s is not None and r.restarts and policy in ("", r.policy)
+        if r.time_to_restart_s is not None and r.restarts and origin.has(cases[r.case_id], r.policy)
     ]
     return _median(known, "no restart was measured")
 

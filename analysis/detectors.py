@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import text
-from analysis.load import CampaignResults, Row, names, samples_of
+from analysis.results import CampaignResults, Row, names, samples_of
 from harness.model.fault import FAILED, RECOVERED
+from harness.store import Column
 
 _THEIRS = ("rank.", "node.")
 _DAY_NS = 86_400 * 10**9
+_MOST_FLAGS = 200_000_000  # bytes that counting steps may take
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,21 @@ def _steps(results: CampaignResults) -> int:
     total = 0
     for home in {samples_of(case) for case in results.cases}:
         if results.has_samples(home, "steps"):
-            samples = results.samples(home, "steps")
+            samples = results.samples(home, "steps", ["attempt", "step"])
             own = np.isin(samples["attempt"], results.own_attempts)
-            if np.any(own):
-                pairs = np.stack([samples["attempt"][own], samples["step"][own]])
-                total += len(np.unique(pairs, axis=1)[0])
+            total += _distinct(samples["attempt"][own], samples["step"][own])
     return total
+
+
+def _distinct(attempt: Column, step: Column) -> int:
+    """How many different pairs there are; counted without sorting where their range allows."""
+    if not len(step):
+        return 0
+    length = int(step.max()) - int(step.min()) + 1
+    keys = attempt.astype(np.int64) * length + (step.astype(np.int64) - int(step.min()))
+    first, last = int(keys.min()), int(keys.max())
+    if last - first > _MOST_FLAGS:
+        return len(np.unique(keys))
+    seen = np.zeros(last - first + 1, dtype=bool)
+    seen[keys - first] = True
+    return int(np.count_nonzero(seen))

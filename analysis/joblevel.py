@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.load import CampaignResults, Row, samples_of
+from analysis.results import CampaignResults, Row, samples_of
 from analysis.series import Floats
 from analysis.stamps import clock_offsets
 from harness.store import Table

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from analysis import text
-from analysis.load import CampaignResults, Row, names, samples_of
+from analysis.results import CampaignResults, Row, names, samples_of
 from analysis.view import Finding, View
 from harness.model.verdict import Verdict
 from harness.store import Table

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis import joblevel, text
-from analysis.load import CampaignResults, Row, samples_of
+from analysis.results import CampaignResults, Row, samples_of
 from analysis.series import Floats
 from analysis.stamps import clock_offsets
 from harness.model.fault import CAUGHT, UNHARMED

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.load import CampaignResults, Row, samples_of
+from analysis.results import CampaignResults, Row, samples_of
 from analysis.series import Summary, summarise
 from harness.store import SAMPLE_KEYS, Table
 

@@ -5,178 +5,55 @@ Nothing is computed or judged here. Text is as the results file has it; the temp
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from analysis import collectives, figures, measured, recovery_page, scaling, text, timelines
-from analysis.load import CampaignResults, Row, names
-from analysis.summary import counts, exit_status
+from analysis import (
+    casepage,
+    collective_figures,
+    collectives,
+    curves,
+    designs_page,
+    figures,
+    placepage,
+    recovery_page,
+    scaling,
+    scaling_figures,
+    scaling_words,
+    stability_page,
+    text,
+)
+from analysis.difference import Change
+from analysis.results import CampaignResults, Row
 from analysis.verdict import CaseVerdict
-from harness.model.event import RANK_STARTED
-from harness.model.verdict import Verdict
+from harness.model.design import WORDS
 
 Words = dict[str, Any]
 
-SHOWN_CHECKS = 12  # of one case; those that failed first
-SHOWN_FIGURES = 40  # of one case
-
-
-def _object(value: Any) -> Words | None:
-    """A JSON object, given as text or as data; None where it is something else."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value or "{}")
-        except ValueError:
-            return None
-    return value if isinstance(value, dict) else None
-
-
-def _short(value: Any) -> str:
-    """A value of a JSON object in words."""
-    if isinstance(value, dict) and value and all(isinstance(v, (str, int, float)) for v in value.values()):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
-    if value is None:
-        return "unknown"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _pretty(value: str) -> list[tuple[str, str]]:
-    """A JSON object as names and short values; what is not one is shown as it is."""
-    found = _object(value)
-    return [("", value)] if found is None else [(str(k), _short(v)) for k, v in found.items()]
-
-
-def hosts(rank_nodes: str) -> list[tuple[str, str]]:
-    """Which ranks ran on which host: ``[("n1", "0-3"), ("n2", "4-7")]``, by first rank."""
-    ranks: dict[str, list[int]] = {}
-    for rank, host in enumerate(names(rank_nodes)):
-        ranks.setdefault(host, []).append(rank)
-    return [(host, text.spans(numbers)) for host, numbers in ranks.items()]
-
-
-# --- summary and cases ---------------------------------------------------------------------------------------
-
-
-def headline(number: dict[str, int]) -> str:
-    """The one sentence above everything."""
-    total = sum(number.values())
-    if not total:
-        return "No case in this file"
-    if number[Verdict.FAIL.value]:
-        return f"{number[Verdict.FAIL.value]} of {text.count(total, 'case')} failed"
-    open_ = number[Verdict.UNKNOWN.value] + number[Verdict.INVALID.value]
-    if open_:
-        return f"Nothing failed, but {open_} of {text.count(total, 'case')} cannot be called a pass"
-    return "The case passes" if total == 1 else f"All {total} cases pass"
-
-
-def _attempt(attempt: Row) -> Words:
-    return {
-        **attempt,
-        "hosts": hosts(attempt["rank_nodes"]),
-        "allocation": ", ".join(names(attempt["nodes"])),
-        "steps": ", ".join(names(attempt["step_ids"])),
-        "duration": text.seconds(attempt["duration_ns"] / 1e9) if attempt["duration_ns"] >= 0 else "unknown",
-    }
-
-
-def _case(results: CampaignResults, number: int, case: Row, verdict: CaseVerdict) -> Words:
-    checks = results.of_case("checks", case["case_id"])
-    ordered = sorted(checks, key=lambda c: bool(c["passed"]))
-    twin = results.case(case["twin"]) if case["twin"] else None
-    return {
-        **case,
-        "anchor": f"case-{number}",
-        "verdict": verdict.verdict.value,
-        "css": verdict.verdict.name.lower().replace("_", "-"),
-        "key_figure": verdict.key_figure,
-        "why": verdict.why,
-        "evidence_lines": [_evidence(line) for line in verdict.evidence],
-        "attempt_rows": [_attempt(a) for a in results.of_case("attempts", case["case_id"])],
-        "check_rows": ordered[:SHOWN_CHECKS],
-        "more_checks": max(0, len(ordered) - SHOWN_CHECKS),
-        "param_rows": [*_program(case), *_pretty(case["params"])],
-        "measured_rows": [_measured(m) for m in measured.of_case(results, case)[:SHOWN_FIGURES]],
-        "twin_label": twin["label"] if twin else case["twin"],
-    }
-
-
-def _program(case: Row) -> list[tuple[str, str]]:
-    """What a case of workload ``command`` runs, and in which world."""
-    command = _object(case["command"])
-    if not command:
-        return []
-    words = command.get("run") or str(command.get("script")).splitlines()[:1]
-    shown = " ".join(map(str, words)) if isinstance(words, list) else _short(words)
-    return [("program", text.one_line(shown, 200)), ("world", _short(command.get("world")))]
-
-
-def _measured(m: measured.Measured) -> Words:
-    """One figure of a program in words."""
-    return {
-        "name": m.name,
-        "place": ", ".join(f"{name} = {text.quantity(value, unit)}" for name, value, unit in m.place),
-        "better": {"higher": "higher", "lower": "lower"}.get(m.direction, "–"),
-        "unit": m.unit,
-        "n": m.values.n,
-        "median": text.quantity(m.values.median, m.unit),
-        "low": text.quantity(m.values.low, m.unit),
-        "high": text.quantity(m.values.high, m.unit),
-        "definition": m.definition,
-    }
-
-
-def _evidence(line: str) -> tuple[str, str]:
-    """A line of evidence as css class and words."""
-    for verdict in Verdict:
-        if line.startswith(f"{verdict.value}: "):
-            return verdict.name.lower().replace("_", "-"), line.removeprefix(f"{verdict.value}: ")
-    return "info", line
-
-
-def _groups(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> list[Words]:
-    groups: dict[tuple[str, str], list[Words]] = {}
-    for number, (case, verdict) in enumerate(zip(results.cases, verdicts, strict=True)):
-        groups.setdefault((case["group"], case["workload"]), []).append(_case(results, number, case, verdict))
-    return [{"name": name, "workload": workload, "cases": rows} for (name, workload), rows in groups.items()]
-
-
-def _summary(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> Words:
-    number = counts(verdicts)
-    total = max(1, len(verdicts))
-    tiles = [
-        {
-            "verdict": v.value,
-            "css": v.name.lower().replace("_", "-"),
-            "count": number[v.value],
-            "share": 100 * number[v.value] / total,
-        }
-        for v in (Verdict.PASS, Verdict.FAIL, Verdict.INVALID, Verdict.UNKNOWN, Verdict.WITHIN_NOISE)
-        if number[v.value] or v in (Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN)
-    ]
-    return {
-        "headline": headline(number),
-        "tiles": tiles,
-        "exit_code": exit_status(verdicts),
-        "total": len(verdicts),
-    }
-
-
-# --- figures with their tables -------------------------------------------------------------------------------
+GROUPS = 24  # whose step times are drawn
+COLLECTIVE_ROWS = 300
+COLLECTIVE_WORDS = 24  # curves of one operation that are told in words
+NOT_NEEDED = 200  # cases that were not needed and are named
+ATTENTION = 8  # things beside verdicts that the summary names
+ATTENTION_OF_PAIRS = 3
 
 
 def _scaling(results: CampaignResults) -> list[Words]:
     return [
         {
             "series": s,
-            "time": Markup(figures.scaling_time(s)) if s.points else "",
-            "efficiency": Markup(figures.scaling_efficiency(s)) if s.points else "",
-            "fits": [
-                {"fit": f, "words": scaling.parameter_words(f), "best": f.law == s.best} for f in s.fits
+            "drawn": [
+                Markup(drawn)
+                for draw in (scaling_figures.time, scaling_figures.efficiency, scaling_figures.parts)
+                if s.points and (drawn := draw(s))
             ],
+            "fits": [
+                {"fit": f, "words": scaling_words.parameter_words(f), "best": f.law == s.best} for f in s.fits
+            ],
+            "cell": ", ".join(f"{name} {value}" for name, value in casepage.pretty(s.cell)),
+            "predictions": [scaling_words.prediction_words(p) for p in s.predictions],
             "has_intervals": any(p.interval_s for p in s.points),
         }
         for s in scaling.analyse(results)
@@ -184,115 +61,107 @@ def _scaling(results: CampaignResults) -> list[Words]:
 
 
 def _collectives(results: CampaignResults) -> Words:
-    found = collectives.analyse(results)
-    curves = [
-        (name, Markup(draw(found, name)))
-        for name in dict.fromkeys(m.operation for m in found)
-        for draw in (figures.collective_bandwidth, figures.collective_time)
-    ]
-    return {"rows": found, "curves": curves}
+    """A panel for each operation: its figures, what was fitted, and the first of its places in figures."""
+    found: dict[str, list[curves.Curve]] = {}
+    for curve in collectives.curves(results):
+        found.setdefault(curve.operation, []).append(curve)
+    panels = []
+    left = COLLECTIVE_ROWS
+    for name, mine in found.items():
+        rows = [(curve, place) for curve in mine for place in curve.places]
+        panels.append(
+            {
+                "operation": name,
+                "figures": [
+                    Markup(drawn)
+                    for draw in (collective_figures.bandwidth, collective_figures.time)
+                    if (drawn := draw(mine, name))
+                ],
+                "undrawn": max(0, len(mine) - collective_figures.MAXIMUM_LINES),
+                "words": [curve.words.split("\n") for curve in mine[:COLLECTIVE_WORDS]],
+                "more_words": max(0, len(mine) - COLLECTIVE_WORDS),
+                "rows": rows[: max(0, left)],
+                "all": len(rows),
+            }
+        )
+        left -= len(rows)
+    return {"panels": panels}
 
 
-def _step_times(results: CampaignResults) -> list[Words]:
+def _step_times(results: CampaignResults) -> Words:
     groups: dict[str, list[Row]] = {}
     for case in results.cases:
         groups.setdefault(case["group"], []).append(case)
     found = []
-    for name, cases in groups.items():
+    for name, cases in list(groups.items())[:GROUPS]:
         drawn = figures.step_times(results, cases)
         if drawn:
             found.append(
-                {"name": name, "figure": Markup(drawn), "more": max(0, len(cases) - figures.MAXIMUM_CASES)}
+                {"name": name, "figure": Markup(drawn.figure), "more": drawn.left_out, "pooled": drawn.pooled}
             )
+    return {"rows": found, "more": max(0, len(groups) - GROUPS)}
+
+
+def _attention(told: Words) -> list[tuple[str, str, str]]:
+    """What a reader should know beside the verdicts: css class, words, and where the page tells it."""
+    found: list[tuple[str, str, str]] = []
+    stories = told["recovery"]["stories"]
+    for outcome, words in (("not healed", "was not healed"), ("never", "was never recovered from")):
+        mine = [s["r"] for s in stories if s["outcome"] == outcome]
+        if mine:
+            more = f", and {len(mine) - 1} more" if len(mine) > 1 else ""
+            found.append(
+                ("fail", f"{mine[0].fault_id} of {mine[0].label} ({mine[0].kind}) {words}{more}", "recovery")
+            )
+    alarms = told["recovery"]["score"].false_alarms
+    if alarms:
+        found.append(("unknown", f"{text.count(alarms, 'false alarm')} of the detectors", "recovery"))
+    if not told["stamp"]:
+        found += [
+            ("fail", text.one_line(f"{item['p'].name}: {item['p'].words}"), "designs")
+            for item in told["designs"]["pairs"]
+            if item["p"].verdict is Change.WORSE
+        ][:ATTENTION_OF_PAIRS]
+        found += _slow(told)
+    for name, value in told["versions"][:3]:
+        found.append(("unknown", f"ranks disagree on {name}: {value}", "environment"))
+    for fact, values in told["differences"][:3]:
+        found.append(("info", f"nodes differ in {fact}: {text.count(len(values), 'value')}", "environment"))
+    return found[:ATTENTION]
+
+
+def _slow(told: Words) -> list[tuple[str, str, str]]:
+    """Stragglers, slow nodes and unstable cases, of a cluster whose figures judge."""
+    found = [("unknown", s.words, "stability") for s in told["stability"]["stragglers"][:2]]
+    named = {s.node for s in told["stability"]["stragglers"][:2]}
+    where = told["where"]["map"]
+    for row in where.notable[:3] if where else ():
+        if row.name not in named:
+            longer, cases = text.percent(row.slower or 0.0), text.count(row.compared, "case")
+            words = f"node {row.name} takes {longer} longer than its peers, median of {cases}"
+            found.append(("unknown", words, "nodes"))
+    if told["stability"]["unstable"]:
+        words = text.count(told["stability"]["unstable"], "case is", "cases are")
+        found.append(
+            ("info", f"{words} unstable: drift, jitter, tails, leaks or too short a warm-up", "stability")
+        )
     return found
 
 
-# --- where, telemetry, provenance ----------------------------------------------------------------------------
-
-
-def _where(results: CampaignResults) -> Words:
-    labels = {case["case_id"]: case["label"] for case in results.cases}
-    rows = [{**_attempt(a), "label": labels.get(a["case_id"], a["case_id"])} for a in results.attempts]
-    undrawn = max(0, len({a["case_id"] for a in results.attempts}) - timelines.MAXIMUM_COLUMNS)
-    return {"figure": Markup(timelines.where_it_ran(results)), "attempts": rows, "undrawn": undrawn}
-
-
-def _telemetry(results: CampaignResults) -> Words:
-    absent: dict[tuple[str, str], list[str]] = {}
-    for row in results.telemetry_absent:
-        absent.setdefault((row["what"], row["reason"]), []).append(row["node"])
-    return {
-        "plots": [(words, Markup(drawn)) for words, drawn in timelines.telemetry(results)],
-        "absent": [(what, reason, nodes) for (what, reason), nodes in absent.items()],
-    }
-
-
-def _nodes(results: CampaignResults) -> list[Words]:
-    """What nodes said of themselves and of what their ranks ran on; nodes that said the same stand together."""
-    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
-    for name, facts in zip(results.nodes, results.node_facts, strict=True):
-        groups.setdefault(tuple(_node(facts)), []).append(name)
-    return [{"names": sorted(named, key=timelines.natural), "rows": rows} for rows, named in groups.items()]
-
-
-def _node(facts: str) -> list[tuple[str, str]]:
-    """Facts of one node in words; each GPU by its name, their UUIDs stay in the file."""
-    found = _object(facts)
-    if found is None:
-        return [("", facts)]
-    rows = []
-    for name, value in found.items():
-        if name == "memory_bytes" and isinstance(value, int):
-            rows.append(("memory", text.size(value)))
-        elif name == "gpus" and isinstance(value, list):
-            kinds = [str((_object(gpu) or {}).get("name") or "unknown") for gpu in value]
-            counted = [f"{kinds.count(kind)} of {kind}" for kind in dict.fromkeys(kinds)]
-            rows.append(("GPUs", ", ".join(counted) or "none"))
-        elif name == "versions" and isinstance(value, dict):
-            rows += [(str(what), _short(version)) for what, version in value.items() if what not in found]
-        else:
-            rows.append((str(name).replace("_", " "), _short(value)))
-    return rows
-
-
-def _versions(results: CampaignResults) -> list[tuple[str, str]]:
-    """Versions on which the ranks disagree, as they themselves said: each value, with how many ranks said it."""
-    seen: dict[str, dict[str, int]] = {}
-    for event in results.events:
-        if event["kind"] == RANK_STARTED:
-            for name, value in (_object((_object(event["data"]) or {}).get("versions")) or {}).items():
-                values = seen.setdefault(name, {})
-                values[_short(value)] = values.get(_short(value), 0) + 1
+def _sections(told: Words) -> list[tuple[str, str, Any]]:
+    """Sections of the page: anchor, words, and whether there is anything to tell."""
     return [
-        (name, "; ".join(f"{value} ({text.count(number, 'rank')})" for value, number in values.items()))
-        for name, values in seen.items()
-        if len(values) > 1
-    ]
-
-
-def _jobs(results: CampaignResults) -> Words:
-    scripts: dict[str, Words] = {}
-    for job in results.jobs:
-        entry = scripts.setdefault(
-            job["script"], {"script": job["script"], "sha": job["script_sha256"], "jobs": []}
-        )
-        entry["jobs"].append(job["job_key"])
-    return {"rows": results.jobs, "scripts": list(scripts.values())}
-
-
-def _provenance(results: CampaignResults) -> list[tuple[str, str]]:
-    created, collected = (results.attributes.get(n) for n in ("created_wall_ns", "collected_wall_ns"))
-    return [
-        ("campaign", results.text("campaign")),
-        ("run", results.text("run_id")),
-        ("site", f"{results.text('site')} ({results.text('site_kind')})"),
-        ("launcher", results.text("launcher")),
-        ("Slurm", results.text("slurm_version")),
-        ("harness", results.text("harness_version")),
-        ("git commit", results.text("git_commit")),
-        ("planned", text.instant(created if isinstance(created, int) else 0)),
-        ("collected", text.instant(collected if isinstance(collected, int) else 0)),
-        ("file", f"{results.path.name}, schema version {results.text('schema_version')}"),
+        ("cases", "Cases", True),
+        ("scaling", "Scaling", told["scaling"]),
+        ("collectives", "Collectives", told["collectives"]["panels"]),
+        ("designs", "Comparisons", told["designs"]["pairs"] or told["designs"]["lots"]),
+        ("recovery", "Recovery", told["recovery"]["stories"]),
+        ("stability", "Stability", told["stability"]["cases"] or told["stability"]["stragglers"]),
+        ("times", "Step times", told["step_times"]["rows"]),
+        ("nodes", "Nodes", told["where"]["attempts"]),
+        ("telemetry", "Telemetry", told["telemetry"]["plots"] or told["telemetry"]["absent"]),
+        ("environment", "Environment", True),
+        ("jobs", "Jobs", told["jobs"]["rows"]),
     ]
 
 
@@ -303,7 +172,8 @@ def contents(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> Words
         StoreError: samples of the file are damaged.
     """
     collected = results.attributes.get("collected_wall_ns")
-    return {
+    kinds = placepage.nodes(results)
+    told: Words = {
         "campaign": results.text("campaign"),
         "description": str(results.attributes.get("description") or ""),
         "run_id": results.text("run_id"),
@@ -314,20 +184,35 @@ def contents(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> Words
         "emulated": bool(results.flag("emulated")),
         "oversubscribed": bool(results.flag("oversubscribed")),
         "stamp": results.stamp,
-        "summary": _summary(results, verdicts),
-        "groups": _groups(results, verdicts),
+        "summary": casepage.summary(verdicts),
+        "groups": casepage.groups(results, verdicts),
+        "not_needed": [
+            (row["label"], row["reason"].removeprefix(WORDS)) for row in results.not_needed[:NOT_NEEDED]
+        ],
+        "all_not_needed": len(results.not_needed),
+        "unknown_folder": any(
+            casepage.run_folder(results, case) == casepage.UNKNOWN_FOLDER for case in results.cases
+        ),
         "scaling": _scaling(results),
         "collectives": _collectives(results),
-        "recovery": recovery_page.contents(results, _attempt),
+        "designs": designs_page.contents(results),
+        "recovery": recovery_page.contents(results, casepage.attempt),
+        "stability": stability_page.contents(results),
         "step_times": _step_times(results),
-        "where": _where(results),
-        "telemetry": _telemetry(results),
-        "jobs": _jobs(results),
-        "provenance": _provenance(results),
-        "nodes": _nodes(results),
-        "versions": _versions(results),
-        "environment": _pretty(str(results.attributes.get("environment") or "")),
+        "where": placepage.where(results),
+        "telemetry": placepage.telemetry(results),
+        "jobs": placepage.jobs(results),
+        "provenance": placepage.provenance(results),
+        "nodes": kinds[: placepage.KINDS_OF_NODES],
+        "more_nodes": max(0, len(kinds) - placepage.KINDS_OF_NODES),
+        "differences": placepage.differences(kinds),
+        "versions": placepage.versions(results),
+        "environment": casepage.pretty(str(results.attributes.get("environment") or "")),
         "command": results.text("command"),
         "campaign_yaml": str(results.attributes.get("campaign_yaml") or ""),
         "site_yaml": str(results.attributes.get("site_yaml") or ""),
     }
+    told["sections"] = [(anchor, words) for anchor, words, there in _sections(told) if there]
+    known = {anchor for anchor, _ in told["sections"]}
+    told["attention"] = [(c, w, anchor if anchor in known else "cases") for c, w, anchor in _attention(told)]
+    return told

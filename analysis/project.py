@@ -1,8 +1,8 @@
 """Projection: what a measured checkpoint, a measured restart and a failure rate make of a job on many nodes.
 
-Both costs are taken as they were measured, on whatever number of nodes: that they stay so at scale is the reader's
-assumption, and is printed. A figure that was not measured must be given; nothing is made up. Formulas and simulation
-are in ``analysis.ettr``.
+Both costs are those of one workload under one policy, taken as they were measured, on whatever number of nodes: that
+they stay so at scale is the reader's assumption, and is printed. A figure that was not measured must be given;
+nothing is made up. Formulas and simulation are in ``analysis.ettr``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 from analysis import costs, ettr, recovery, text
 from analysis.commandline import dump, guarded, parser
 from analysis.ettr import Simulated
-from analysis.load import CampaignResults, load
+from analysis.recovery import Recovery
+from analysis.results import CampaignResults, load
 from harness.model.verdict import EXIT_USAGE
 
 NODES = (64, 256, 1024, 4096, 16_384)
@@ -81,33 +82,41 @@ def _rate(results: CampaignResults, given: float | None) -> Input:
     return Input(found.rate, f"measured, {text.count(found.count, 'failure')} in {hours} node-hours")
 
 
+def _origins(
+    results: CampaignResults, found: Sequence[Recovery], arguments: argparse.Namespace
+) -> list[costs.Origin]:
+    """Whose costs are projected, each with its own: their mixture is nobody's. What is given is of all."""
+    origins = costs.origins(results, found)
+    if arguments.restart_s is not None:
+        origins = tuple(costs.Origin("", origin.workload) for origin in origins)
+        if arguments.checkpoint_s is not None:
+            origins = ()
+    return list(dict.fromkeys(origins)) or [costs.Origin()]
+
+
 def _projections(results: CampaignResults, arguments: argparse.Namespace) -> tuple[Any, str]:
     found = recovery.analyse(results)
     rate = _rate(results, arguments.failure_rate_per_node_hour)
-    cost = _cost(
-        costs.checkpoint_s(results), arguments.checkpoint_s, "--checkpoint-s", "the cost of a checkpoint"
-    )
-    # Of several policies each has its own time to restart; their mixture is nobody's.
-    policies = [""] if arguments.restart_s is not None else sorted({r.policy for r in found}) or [""]
     parts, data, missing = [], [], []
-    for policy in policies:
+    for origin in _origins(results, found, arguments):
         try:
-            restart = _cost(
-                costs.restart_s(found, policy), arguments.restart_s, "--restart-s", "the time to restart"
-            )
+            checkpoint, restart = costs.checkpoint_s(results, origin), costs.restart_s(results, found, origin)
+            cost = _cost(checkpoint, arguments.checkpoint_s, "--checkpoint-s", "the cost of a checkpoint")
+            again = _cost(restart, arguments.restart_s, "--restart-s", "the time to restart")
         except Missing as error:
-            missing.append(error)
+            missing.append(Missing(f"{origin.words}: {error}" if origin.words else str(error)))
             continue
-        rows = [project(n, rate.value, cost.value, restart.value) for n in arguments.nodes]
-        inputs = {"failures_per_node_hour": rate, "checkpoint_s": cost, "restart_s": restart}
+        rows = [project(n, rate.value, cost.value, again.value) for n in arguments.nodes]
+        inputs = {"failures_per_node_hour": rate, "checkpoint_s": cost, "restart_s": again}
         data.append(
             {
-                "policy": policy or None,
+                "policy": origin.policy or None,
+                "workload": origin.workload or None,
                 "inputs": {name: asdict(value) for name, value in inputs.items()},
                 "projections": [asdict(row) for row in rows],
             }
         )
-        parts.append(_words(policy, rate, cost, restart, rows))
+        parts.append(_words(origin, rate, cost, again, rows))
     if not parts:
         raise missing[0]
     stamp = results.stamp
@@ -119,9 +128,9 @@ def _projections(results: CampaignResults, arguments: argparse.Namespace) -> tup
     return {"stamp": stamp, "projected": data}, "\n\n".join([*parts, assumed])
 
 
-def _words(policy: str, rate: Input, cost: Input, restart: Input, rows: Sequence[Projection]) -> str:
+def _words(origin: costs.Origin, rate: Input, cost: Input, restart: Input, rows: Sequence[Projection]) -> str:
     lines = [
-        *([f"policy {policy}"] if policy else []),
+        *([origin.words] if origin.words else []),
         f"failures of one node  {rate.value:.4g} an hour ({rate.source})",
         f"one checkpoint        {text.seconds(cost.value)} ({cost.source})",
         f"one restart           {text.seconds(restart.value)} ({restart.source})",

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from analysis import joblevel, svg
-from analysis.figures import label, ticks
-from analysis.load import CampaignResults, Row
+from analysis.figures import ticks
 from analysis.recovery import Recovery
+from analysis.results import CampaignResults, Row
 from analysis.series import Floats
+from analysis.timelines import WIDE, gutter
+from harness.model.fault import RECOVERED
 
 BINS = 240
 MAXIMUM_CASES = 6
@@ -27,11 +26,15 @@ _SHOWN = (
 
 
 def by_policy(found: Sequence[Recovery]) -> str:
-    """Times from the fault, a row each policy and figure: a dot each fault, the median a tick, the p95 a ring."""
+    """Times from the fault, a row each policy and figure: a dot each fault, the median a tick, the p95 a ring.
+
+    As in the tables, only faults that were observed and had to be recovered from.
+    """
+    counted = [r for r in found if r.observed and r.expect == RECOVERED]
     rows: list[tuple[str, str, Floats]] = []
-    for policy in sorted({r.policy for r in found}):
+    for policy in sorted({r.policy for r in counted}):
         for figure, words in _SHOWN:
-            values = [getattr(r, figure) for r in found if r.policy == policy and r.observed]
+            values = [getattr(r, figure) for r in counted if r.policy == policy]
             known = np.array([v for v in values if v is not None and v > 0])
             if len(known):
                 rows.append((policy, words, known))
@@ -39,28 +42,29 @@ def by_policy(found: Sequence[Recovery]) -> str:
         return ""
     policies = sorted({policy for policy, _, _ in rows})
 
-    def plot(figure: Figure) -> None:
-        axes = svg.axes(figure)
-        for y, (policy, _, values) in enumerate(rows):
-            colour = svg.series_colour(policies.index(policy))
-            spread = np.random.default_rng(y).uniform(-0.22, 0.22, len(values))
-            dots = svg.Segments()
-            for value, offset in zip(values.tolist(), spread.tolist(), strict=True):
-                dots.add(value, y + offset, value, y + offset)
-            dots.plot(axes, color=colour, linewidth=3.2, alpha=0.5, solid_capstyle="round")
-            median, p95 = np.percentile(values, [50, 95])
-            axes.plot([median, median], [y - 0.36, y + 0.36], color=svg.INK, linewidth=1.8)
-            axes.plot([p95], [y], "o", color=svg.INK, markerfacecolor="none", markersize=6)
-        axes.set_yticks(range(len(rows)), [label(f"{policy}: {words}", 60) for policy, words, _ in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 3)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(ticks("s"))
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel("time after the fault; tick: median, ring: 95th percentile")
-
-    return svg.draw("Times by recovery policy", 9.5, 0.9 + 0.33 * len(rows), plot)
+    labels = [f"{policy}: {words}" for policy, words, _ in rows]
+    left = gutter(labels, 60)
+    plot = svg.Plot("Times by recovery policy", (WIDE, 30 + 30.0 * len(rows) + 44), (left, 16, 20, 44))
+    everything = np.concatenate([values for _, _, values in rows])
+    low, high = float(everything.min()) / 1.3, float(everything.max()) * 1.3
+    plot.rows(labels, 60)
+    plot.x_axis(
+        low,
+        high,
+        ticks("s"),
+        log=True,
+        grid=True,
+        label="time after the fault; tick: median, ring: 95th percentile",
+    )
+    for y, (policy, _, times) in enumerate(rows):
+        css = svg.series_colour(policies.index(policy))
+        some = times[:: max(1, -(-len(times) // MAXIMUM_MARKS))]
+        spread = np.random.default_rng(y).uniform(-0.24, 0.24, len(some))
+        plot.dots(some, y + spread, f"{css} soft", 5)
+        median, p95 = np.percentile(times, [50, 95])
+        plot.segments(median, y - 0.36, median, y + 0.36, f"{svg.INK} strong")
+        plot.rings([p95], [y], svg.INK, 4.5)
+    return plot.svg()
 
 
 def chosen(results: CampaignResults, found: Sequence[Recovery]) -> list[Row]:
@@ -93,34 +97,32 @@ def throughput(results: CampaignResults, case: Row, found: Sequence[Recovery]) -
     edges = np.linspace(0, (end - begin) / 1e9, bins + 1)
     width = edges[1] - edges[0]
 
-    def plot(figure: Figure) -> None:
-        axes = svg.axes(figure)
-        seconds = (ends - begin) / 1e9
-        everything = np.histogram(seconds, edges)[0] / width
-        useful = np.histogram(seconds[new], edges)[0] / width
-        axes.fill_between(
-            edges[:-1], everything, step="post", color=svg.WARN, alpha=0.35, linewidth=0, label="done again"
+    seconds = (ends - begin) / 1e9
+    everything = np.histogram(seconds, edges)[0] / width
+    useful = np.histogram(seconds[new], edges)[0] / width
+    plot = svg.Plot(
+        f"{case['label']}: steps in a second over time, faults shaded", (WIDE, 220), (58, 34, 16, 42)
+    )
+    plot.x_axis(0, float(edges[-1]), lambda v: f"{v:.4g}", svg.linear_ticks(0, float(edges[-1]), 10),
+                label="seconds since the first step")  # fmt: skip
+    plot.y_axis(0, float(everything.max()) * 1.05 or 1.0, lambda v: f"{v:.4g}", label="steps/s")
+    for r in mine[:MAXIMUM_MARKS]:
+        _shade(plot, r, begin, float(edges[-1]))
+    plot.histogram(edges, everything, f"{svg.WARN} pale")
+    plot.histogram(edges, useful, f"{svg.SERIES[0]} most")
+    for r in mine[:MAXIMUM_MARKS]:
+        plot.upright(
+            (r.stamp(r.origin).wall_ns - begin) / 1e9,
+            f"{svg.FAIL if r.expect != 'unharmed' else svg.MUTED} thin",
         )
-        axes.fill_between(
-            edges[:-1], useful, step="post", color=svg.SERIES[0], alpha=0.75, linewidth=0, label="new steps"
-        )
-        for r in mine[:MAXIMUM_MARKS]:
-            _shade(axes, r, begin, edges[-1])
-        axes.set_xlim(0, edges[-1])
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel("seconds since the first step")
-        axes.set_ylabel("steps/s")
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1.2)
-
-    return svg.draw(f"{case['label']}: steps in a second over time, faults shaded", 11.0, 2.1, plot)
+    plot.legend([("new steps", f"{svg.SERIES[0]} most", "area"), ("done again", f"{svg.WARN} pale", "area")])
+    return plot.svg()
 
 
-def _shade(axes: Axes, r: Recovery, begin: int, end_s: float) -> None:
-    """One fault: a line at its begin, and a shade until it had recovered, or until the end where it never did."""
+def _shade(plot: svg.Plot, r: Recovery, begin: int, end_s: float) -> None:
+    """A shade from a fault until it had recovered, or until the end where it never did."""
     at = (r.stamp(r.origin).wall_ns - begin) / 1e9
     recovered = r.stamp("t8")
-    if r.expect == "recovered" and r.observed:
+    if r.expect == RECOVERED and r.observed:
         until = (recovered.wall_ns - begin) / 1e9 if recovered.after_s is not None else end_s
-        axes.axvspan(at, max(until, at), color=svg.FAIL, alpha=0.12, linewidth=0)
-    axes.axvline(at, color=svg.FAIL if r.expect != "unharmed" else svg.MUTED, linewidth=0.9)
+        plot.shade(at, max(until, at), svg.FAIL)

@@ -14,8 +14,8 @@ from typing import Any
 from analysis import buckets, detectors, lost, recovery_words, saved, spread, stamps, text, usefultime
 from analysis.buckets import QUEUE, Bucket
 from analysis.commandline import main as run
-from analysis.load import CampaignResults, Row
 from analysis.lost import Lost
+from analysis.results import CampaignResults, Row
 from analysis.stamps import Stamp
 from harness.model.fault import RECOVERED
 
@@ -88,7 +88,9 @@ class Recovery:
 
 
 def _degraded(results: CampaignResults, case: Row, fault: Row, origin: int) -> Stamp:
-    """The stamp t9."""
+    """The stamp t9; what was to leave the case unharmed, or to be caught, has nothing to come back from."""
+    if fault["expect"] in stamps.WITHOUT_RECOVERY:
+        return Stamp(*stamps.DEGRADED, 0, None, stamps.NOTHING_TO_RECOVER)
     wall, why = lost.as_before_ns(results, case, fault) if origin > 0 else (0, "not recorded")
     return Stamp(*stamps.DEGRADED, wall, (wall - origin) / 1e9 if wall else None, why)
 

@@ -17,12 +17,13 @@ from analysis import (
     timelines,
     usefultime,
 )
-from analysis.load import CampaignResults, Row
+from analysis.results import CampaignResults, Row
 
 Words = dict[str, Any]
 
 OPEN_STORIES = 4  # with more faults than these, each is folded
 FIGURES = 30  # faults whose time line is drawn
+STORIES = 240  # faults that are told one by one; those that did not end well go first where there are more
 
 
 def _buckets(r: recovery.Recovery) -> list[Words]:
@@ -64,6 +65,14 @@ def _story(
     }
 
 
+def _told(found: Sequence[recovery.Recovery]) -> list[recovery.Recovery]:
+    """All faults, or where there are too many: first those that did not end well, all in the file's order."""
+    if len(found) <= STORIES:
+        return list(found)
+    ranked = sorted(range(len(found)), key=lambda n: _outcome(found[n])[0] not in ("fail", "invalid"))
+    return [found[n] for n in sorted(ranked[:STORIES])]
+
+
 def _table(rows: Sequence[spread.Row]) -> list[Words]:
     return [{"row": row, "cells": [row.figures[figure] for figure, _ in spread.FIGURES]} for row in rows]
 
@@ -101,10 +110,12 @@ def contents(results: CampaignResults, attempt: Callable[[Row], Words]) -> Words
         (case["label"], recoveries.throughput(results, case, found))
         for case in recoveries.chosen(results, found)
     ]
+    told = _told(found)
     return {
-        "stories": [_story(results, r, number, attempt) for number, r in enumerate(found)],
+        "stories": [_story(results, r, number, attempt) for number, r in enumerate(told)],
+        "untold": len(found) - len(told),
         "folded": len(found) > OPEN_STORIES,
-        "undrawn": max(0, len(found) - FIGURES),
+        "undrawn": max(0, len(told) - FIGURES),
         "overview": recovery.overview(found),
         "policies": _table(spread.table(found, lambda r: r.policy)),
         "kinds": _table(spread.table(found, lambda r: r.kind)),

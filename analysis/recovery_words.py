@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis import text, usefultime
-from analysis.load import CampaignResults, names
+from analysis.results import CampaignResults, names
 from analysis.spread import Row
 
 if TYPE_CHECKING:
@@ -107,9 +107,9 @@ def _useful(b: usefultime.Beside) -> str:
         return text.percent(value) if value is not None else "unknown"
 
     lines = [
-        f"useful time with {b.policy}: measured {share(account.ettr)}, without the queue "
-        f"{share(account.ettr_without_queue)}; the model says {share(b.modelled)}"
-        + (f" ({b.why})" if b.why else ""),
+        f"useful time of {b.workload} with {b.policy}: measured {share(account.ettr)}, without the queue "
+        f"{share(account.ettr_without_queue)}; the model, which knows no start-up of "
+        f"the job, says {share(b.modelled)}" + (f" ({b.why})" if b.why else ""),
         f"  {text.count(account.cases, 'case')}, {text.seconds(account.wall_s)} in all, MTTF {_known(b.mttf_s)}, "
         f"checkpoint {_known(b.cost_s.value)} (n={b.cost_s.n}), restart {_known(b.restart_s.value)} "
         f"(n={b.restart_s.n}), interval {_known(b.interval_s.value)} (n={b.interval_s.n})",

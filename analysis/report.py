@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from markupsafe import Markup
 
 from analysis import page, text
 from analysis.commandline import dump, guarded, parser
-from analysis.load import CampaignResults, load
+from analysis.results import CampaignResults, load
 from analysis.summary import junit, summarise
 from analysis.verdict import CaseVerdict, judge
+
+_INDENT = re.compile(r"\n\s+<")  # of the templates; text of the file never holds a bare <
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,10 @@ def html(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> str:
     script = loader.get_source(environment, "report.js")[0]
     style = loader.get_source(environment, "report.css")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    return environment.get_template("report.html.j2").render(
+    rendered = environment.get_template("report.html.j2").render(
         page.contents(results, verdicts), script=Markup(script), style=Markup(style), script_digest=digest
     )
+    return _INDENT.sub("\n<", rendered)
 
 
 def _put(path: Path, content: str) -> None:

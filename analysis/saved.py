@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from analysis import spread, text
-from analysis.load import CampaignResults, Row
+from analysis.results import CampaignResults, Row
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis import text
-from analysis.load import CampaignResults, Row, names
+from analysis.results import CampaignResults, Row, names
 from harness.model import fault as model
 from harness.model.event import FAULT_REFUSED, FAULT_UNHEALED
 
@@ -30,7 +30,8 @@ STAMPS = (
     ("healed", "healed_wall_ns", "healed"),
 )
 DEGRADED = ("t9", "step times as before")
-_UNHARMED = "nothing to recover from was expected"
+NOTHING_TO_RECOVER = "nothing to recover from was expected"
+WITHOUT_RECOVERY = (model.UNHARMED, model.CAUGHT)  # outcomes after which nothing is to be recovered
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def _not_recorded(name: str, fault: Row, said: dict[str, Any]) -> str:
         return f"unhealed, it was tried: {why_unhealed(said[FAULT_UNHEALED])}"
     if name == "healed" and not healable(fault["kind"]):
         return "nothing to heal: it ended with the processes that it hit"
-    if fault["expect"] in (model.UNHARMED, model.CAUGHT) and name[1:].isdigit() and int(name[1:]) >= 2:
-        return _UNHARMED
+    if fault["expect"] in WITHOUT_RECOVERY and name[1:].isdigit() and int(name[1:]) >= 2:
+        return NOTHING_TO_RECOVER
     if name == "t3" and fault["blamed"]:
         return f"never: {fault['blamed']} was blamed"
     return "not recorded"

@@ -7,11 +7,13 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
+from markupsafe import Markup, escape
+
 # C0 and C1 controls, lone surrogates, non-characters, and the marks that turn the direction of what follows.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
-_PREFIXED = frozenset({"B/s", "1/s", "FLOP/s", "Hz", "W", "J"})  # units that take a decimal prefix
+_PREFIXED = frozenset({"B/s", "FLOP/s", "Hz", "W", "J"})  # units that take a decimal prefix
 _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -24,6 +26,11 @@ def one_line(value: object, limit: int = 400) -> str:
     """As ``clean``, on one line, cut with an ellipsis after ``limit`` characters."""
     words = " ".join(clean(value).split())
     return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def breakable(words: object, limit: int = 400) -> Markup:
+    """Words on one line, escaped for a page, that may be broken behind / = , : and _, rather than inside a word."""
+    return Markup(re.sub(r"([/=,:_]+)(?=[^/=,:_])", r"\1<wbr>", str(escape(one_line(words, limit)))))
 
 
 def digits(value: float) -> str:
@@ -95,6 +102,8 @@ def quantity(value: float, unit: str) -> str:
         return f"{value:.4g}" if math.isfinite(value) else "unknown"
     if unit == "%":
         return f"{digits(value)} %"
+    if unit == "1/s":
+        return f"{si(value, '').strip()}/s" if math.isfinite(value) else "unknown"
     if unit in _PREFIXED:
         return si(value, unit)
     if not math.isfinite(value):
@@ -133,9 +142,11 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-def columns(header: Sequence[str], rows: Sequence[Sequence[object]], left: Sequence[int] = (0,)) -> str:
-    """A plain table; columns whose index is in ``left`` are aligned left, the others right."""
-    cells = [[one_line(c, 120) for c in row] for row in (header, *rows)]
+def columns(
+    header: Sequence[str], rows: Sequence[Sequence[object]], left: Sequence[int] = (0,), limit: int = 120
+) -> str:
+    """A plain table, cells cut at ``limit``; columns whose index is in ``left`` are aligned left, the others right."""
+    cells = [[one_line(c, limit) for c in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
         "  ".join(

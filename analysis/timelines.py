@@ -1,35 +1,30 @@
-"""Figures of what happened when and where: recoveries, nodes by cases, counters over the campaign.
+"""Figures of what happened when: the steps around one fault, and the whole campaign, node by node.
 
-The same conventions as in ``analysis.figures``; labels are hostile here too.
+Labels are hostile here too; ``analysis.svg`` cleans and escapes them. What there is no room for is left out, and the
+page says how much.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path
-from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D
 
-from analysis import svg
-from analysis.figures import byte_ticks, label, ticks
-from analysis.load import CampaignResults, Row, names, samples_of
+from analysis import svg, text
 from analysis.recovery import Recovery
-from analysis.series import Floats
+from analysis.results import CampaignResults, Row, names, samples_of
 from analysis.stamps import clock_offsets
 from harness.model.attempt import COMPLETED
-from harness.store import Table
 
-MAXIMUM_NODES = 128
+MAXIMUM_NODES = 48  # lanes in one figure
+MAXIMUM_BARS = 3000  # attempts times nodes in the figure of the campaign
+MAXIMUM_LINES = 16  # ranks of an attempt whose steps are drawn
+MAXIMUM_POINTS = 240  # of one line
 FEW_ATTEMPTS = 4
-MAXIMUM_COLUMNS = 200  # cases in the heat map
+WIDE = 1080.0  # px
 
-# --- recovery ---------------------------------------------------------------------------------------------
-
+_LANE = 24.0
 _MARKS = (
     ("t0", "commanded", svg.MUTED),
     ("t1", "effect", svg.FAIL),
@@ -46,6 +41,26 @@ _MARKS = (
 )
 
 
+def natural(name: str) -> tuple[str, int]:
+    """Sorting key of a host name: n9 before n10."""
+    digits = len(name) - len(name.rstrip("0123456789"))
+    number = name[len(name) - digits :] if digits else ""
+    return name[: len(name) - digits], int(number) if number.isascii() and len(number) < 18 and number else -1
+
+
+def gutter(labels: Sequence[str], limit: int = 24) -> float:
+    """Room for names at the left of rows, in px."""
+    return max((svg.width(text.one_line(n, limit), 11.5) for n in labels), default=20.0) + 20
+
+
+def _hosts(attempt: Row) -> list[str]:
+    """Nodes on which an attempt had ranks, or those of its allocation where nobody said."""
+    return list(dict.fromkeys(names(attempt["rank_nodes"]) or names(attempt["nodes"])))
+
+
+# --- one fault --------------------------------------------------------------------------------------------
+
+
 def around(results: CampaignResults, recovery: Recovery) -> list[Row]:
     """The attempts that tell a fault: the one it hit, and those until it had recovered, or the next where it never did.
 
@@ -60,6 +75,15 @@ def around(results: CampaignResults, recovery: Recovery) -> list[Row]:
     return [a for a in attempts if a["index"] == recovery.hit_attempt] + told[:FEW_ATTEMPTS]
 
 
+@dataclass(frozen=True)
+class _Line:
+    """Steps of one rank in one attempt, at seconds after the fault."""
+
+    attempt: int
+    after_s: svg.Floats
+    step: svg.Floats
+
+
 def recovery_timeline(results: CampaignResults, recovery: Recovery) -> str:
     """Steps over time around one fault, a line each rank and attempt; below, the nodes of each attempt."""
     case = results.case(recovery.case_id)
@@ -67,280 +91,235 @@ def recovery_timeline(results: CampaignResults, recovery: Recovery) -> str:
     if case is None or origin <= 0:
         return ""
     attempts = around(results, recovery)
-    used = list(dict.fromkeys(n for a in attempts for n in names(a["rank_nodes"]) or names(a["nodes"])))
-    used = used[:MAXIMUM_NODES]
+    used = list(dict.fromkeys(n for a in attempts for n in _hosts(a)))[:MAXIMUM_NODES]
+    lines = _progress(results, case, origin, attempts)
+    low, high = _window(recovery, attempts, lines, origin)
+    marks = [(after, words, css) for name, words, css in _MARKS
+             if (after := recovery.stamp(name).after_s) is not None and low <= after <= high]  # fmt: skip
+    left = max(gutter(used), 46.0)
+    levels = _levels(marks, svg.Scale(low, high, left, WIDE - 16))
+    top = 26 + 14.0 * max(levels, default=0) + 14
+    lanes = _LANE * len(used)
+    plot = svg.Plot(
+        f"{recovery.label}: steps over time around {recovery.fault_id}",
+        (WIDE, top + 200 + 14 + lanes + 42),
+        (left, top, 16, 14 + lanes + 42),
+    )
+    _upper(plot, lines, (low, high), recovery, marks, levels)
+    plot.area(top + 214, top + 214 + lanes)
+    plot.rows(used, 24)
+    did = "injected" if recovery.origin == "t1" else "requested"
+    plot.x_axis(
+        low, high, _seconds, svg.linear_ticks(low, high, 10), label=f"seconds after the fault was {did}"
+    )
+    _past(plot, recovery, marks)
+    _lanes(plot, attempts, used, recovery, origin, lines)
+    return plot.svg()
 
-    def plot(figure: Figure) -> None:
-        lanes = max(0.55, 0.28 * len(used) + 0.2)
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, lanes])
-        last_seen = _progress(upper, results, case, origin, attempts)
-        _lanes(lower, attempts, used, recovery, origin, last_seen)
-        recovered = recovery.stamp("t8").after_s
-        for axes in (upper, lower):
-            if recovered is not None:
-                axes.axvspan(0, recovered, color=svg.FAIL, alpha=0.07, linewidth=0)
-            for name, _, colour in _MARKS:
-                after = recovery.stamp(name).after_s
-                if after is not None:
-                    axes.axvline(after, color=colour, linewidth=1.1, linestyle="-" if name == "t1" else "--")
-        _name_marks(upper, recovery)
-        did = "injected" if recovery.origin == "t1" else "requested"
-        lower.set_xlabel(f"seconds after the fault was {did}")
 
-    marks = sum(recovery.stamp(name).after_s is not None for name, _, _ in _MARKS)
-    height = 2.2 + 0.28 * len(used) + 0.16 * marks  # their words may stand above each other
-    return svg.draw(f"{recovery.label}: steps over time around {recovery.fault_id}", 11.0, height, plot)
+def _seconds(value: float) -> str:
+    return f"{value:.4g}".replace("-", "\u2212")
 
 
-def _progress(
-    axes: Axes, results: CampaignResults, case: Row, origin: int, attempts: Sequence[Row]
-) -> dict[int, float]:
-    """Steps over time, a line for each rank of each attempt; returns when each attempt finished its last step."""
-    last_seen: dict[int, float] = {}
-    axes.set_ylabel("step")
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    shown = [a["index"] for a in attempts]
-    if len(shown) == len(results.of_case("attempts", case["case_id"])):
-        axes.axhline(case["steps"] - 1, color=svg.MUTED, linewidth=0.9, linestyle=":")
+def _upper(
+    plot: svg.Plot,
+    lines: Sequence[_Line],
+    span: tuple[float, float],
+    recovery: Recovery,
+    marks: Sequence[tuple[float, str, str]],
+    levels: Sequence[int],
+) -> None:
+    """Steps over time, under the names of the marks."""
+    plot.x_axis(*span)
+    every = np.concatenate([line.step for line in lines]) if lines else np.array([0.0, 1.0])
+    low, high = float(every.min()), float(every.max())
+    pad = max(1.0, (high - low) * 0.06)
+    shown = [t for t in svg.whole_ticks(low, high + pad, 5) if t >= 0]
+    plot.y_axis(low - pad, high + pad, lambda v: f"{v:.0f}", shown, label="step")
+    _past(plot, recovery, marks)
+    for line in lines:
+        inside = (line.after_s >= span[0]) & (line.after_s <= span[1])
+        if np.any(inside):
+            plot.line(
+                line.after_s[inside], line.step[inside], f"{svg.series_colour(line.attempt)} soft", steps=True
+            )
+    for (after, words, css), level in zip(marks, levels, strict=True):
+        plot.text(plot.x.at(after), plot.top - 6 - 14 * level, words, f"tick mid {css}")
+
+
+def _past(plot: svg.Plot, recovery: Recovery, marks: Sequence[tuple[float, str, str]]) -> None:
+    """The shade until it had recovered, and a line at each mark."""
+    recovered = recovery.stamp("t8").after_s
+    if recovered is not None:
+        plot.shade(0, recovered, svg.FAIL)
+    for after, words, css in marks:
+        plot.upright(after, f"{css} thin" if words == "effect" else f"{css} thin dash")
+
+
+def _levels(marks: Sequence[tuple[float, str, str]], scale: svg.Scale) -> list[int]:
+    """For each mark the height of its words, so that none stands on another's."""
+    placed: list[tuple[float, float, int]] = []
+    found = [0] * len(marks)
+    for number in sorted(range(len(marks)), key=lambda n: marks[n][0]):
+        after, words, _ = marks[number]
+        half = svg.width(words, 11) / 2 + 3
+        begin, end = scale.at(after) - half, scale.at(after) + half
+        level = 0
+        while any(lv == level and begin < e and b < end for b, e, lv in placed):
+            level += 1
+        placed.append((begin, end, level))
+        found[number] = level
+    return found
+
+
+def _window(
+    recovery: Recovery, attempts: Sequence[Row], lines: Sequence[_Line], origin: int
+) -> tuple[float, float]:
+    """What is shown, in seconds after the fault: what happened, and no more before and after it than that is long."""
+    known = [after for name, _, _ in _MARKS if (after := recovery.stamp(name).after_s) is not None]
+    begins = [(a["start_wall_ns"] - origin) / 1e9 for a in attempts if a["start_wall_ns"] > 0]
+    ends = [(a["end_wall_ns"] - origin) / 1e9 for a in attempts if a["end_wall_ns"] > 0]
+    ends += [float(line.after_s[-1]) for line in lines if len(line.after_s)]
+    first, last = min([0.0, *known, *begins]), max([0.0, *known, *ends])
+    room = 1.2 * max([*known, 0.0]) or last - first or 1.0
+    low, high = max(first, min([*known, 0.0]) - room), min(last, max([*known, 0.0]) + room)
+    pad = 0.02 * (high - low) or 0.5
+    return low - pad, high + pad
+
+
+def _progress(results: CampaignResults, case: Row, origin: int, attempts: Sequence[Row]) -> list[_Line]:
+    """When each rank of each attempt finished its steps; ranks and points are thinned where there are many."""
     if not results.has_samples(samples_of(case), "steps"):
-        return last_seen
+        return []
     samples = results.case_samples(case["case_id"], "steps", all_attempts=True)
     offsets = clock_offsets(results)
     index = results.attempt_index(samples["attempt"])
-    for attempt in shown:
-        for rank in np.unique(samples["rank"]):
-            mine = (index == attempt) & (samples["rank"] == rank)
-            node = int(samples["node"][mine][0]) if np.any(mine) else -1
+    found = []
+    for attempt in (a["index"] for a in attempts):
+        of_attempt = index == attempt
+        ranks = np.unique(samples["rank"][of_attempt])
+        for rank in ranks[:: max(1, -(-len(ranks) // MAXIMUM_LINES))]:
+            mine = np.flatnonzero(of_attempt & (samples["rank"] == rank))
+            node = int(samples["node"][mine[0]])
             host = results.nodes[node] if 0 <= node < len(results.nodes) else ""
             if host not in offsets:
                 continue  # without its host's clock there is no place on the time line
+            mine = mine[:: max(1, -(-len(mine) // MAXIMUM_POINTS))]
             ends = samples["start_mono_ns"][mine] + samples["step_time_ns"][mine] + offsets[host]
             order = np.argsort(ends)
-            after = (ends[order] - origin) / 1e9
-            last_seen[int(attempt)] = max(last_seen.get(int(attempt), -np.inf), float(after[-1]))
-            axes.step(
-                after,
-                samples["step"][mine][order],
-                where="post",
-                linewidth=1.3,
-                color=svg.series_colour(int(attempt)),
-                alpha=0.75,
+            found.append(
+                _Line(
+                    int(attempt),
+                    (ends[order] - origin) / 1e9,
+                    samples["step"][mine][order].astype(np.float64),
+                )
             )
-    return last_seen
+    return found
 
 
 def _lanes(
-    axes: Axes,
+    plot: svg.Plot,
     attempts: Sequence[Row],
     used: Sequence[str],
     recovery: Recovery,
     origin: int,
-    last_seen: Mapping[int, float],
+    lines: Sequence[_Line],
 ) -> None:
     """A bar on each node for each attempt that had ranks on it; paler where nobody wrote when it ended."""
+    last_seen: Mapping[int, float] = {
+        line.attempt: float(line.after_s[-1]) for line in lines if len(line.after_s)
+    }
     for attempt in attempts:
         start = (attempt["start_wall_ns"] - origin) / 1e9
         end_ns = attempt["end_wall_ns"]
         end = (end_ns - origin) / 1e9 if end_ns > 0 else max(start, last_seen.get(attempt["index"], start))
-        colour = svg.series_colour(attempt["index"])
-        for node in dict.fromkeys(names(attempt["rank_nodes"]) or names(attempt["nodes"])):
+        css = svg.series_colour(attempt["index"]) + ("" if end_ns > 0 else " faint")
+        words = f"attempt {attempt['index']}"
+        for node in _hosts(attempt):
             if node not in used:
                 continue
             hit = node in recovery.nodes and attempt["index"] == recovery.hit_attempt
             stop = min(end, 0.0) if hit and end > 0 > start else end
             row = used.index(node)
-            shade = 0.8 if end_ns > 0 else 0.45
-            axes.barh(row, stop - start, left=start, height=0.5, color=colour, alpha=shade, linewidth=0)
-            axes.annotate(
-                f"attempt {attempt['index']}",
-                (start, row),
-                xytext=(4, 0),
-                va="center",
-                fontsize=7.5,
-                textcoords="offset points",
-                color=svg.PANEL,
-                annotation_clip=True,
-            )
-            if hit:
-                axes.plot([stop], [row], "x", color=svg.FAIL, markersize=8, markeredgewidth=2)
-    axes.set_yticks(range(len(used)), [label(n, 24) for n in used])
-    axes.set_ylim(len(used) - 0.4, -0.6)
-    axes.grid(axis="y", visible=False)
+            plot.box(start, stop, row, 15, css, f"{words} on {node}")
+            left = max(plot.x.at(start), plot.left) + 5
+            if left + svg.width(words, 11) < min(plot.x.at(stop), plot.right):
+                plot.text(left, plot.y.at(row) + 4, words, "tick on")
+            if hit and plot.left <= plot.x.at(stop) <= plot.right:
+                plot.crosses([stop], [row], svg.FAIL, 5)
 
 
-def _name_marks(axes: Axes, recovery: Recovery) -> None:
-    """Words above the marks; one that would stand on another's words goes a line higher."""
-    placed: list[tuple[float, int]] = []
-    low, high = axes.get_xlim()
-    room = (high - low) * 0.075
-    found = [(recovery.stamp(name).after_s, words, colour) for name, words, colour in _MARKS]
-    for after, words, colour in sorted((f for f in found if f[0] is not None), key=lambda f: f[0] or 0.0):
-        assert after is not None
-        level = 0
-        while any(lv == level and abs(after - x) < room for x, lv in placed):
-            level += 1
-        placed.append((after, level))
-        axes.annotate(
-            words,
-            (after, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 3 + 11 * level),
-            ha="center",
-            textcoords="offset points",
-            fontsize=8,
-            color=colour,
-            annotation_clip=False,
-        )
+# --- the whole campaign -----------------------------------------------------------------------------------
 
 
-# --- what ran where ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Lanes:
+    """The figure of the campaign, its colours in words, and what is not in it."""
+
+    figure: str
+    groups: tuple[tuple[str, str], ...]  # name, colour
+    left_out: str
 
 
-def where_it_ran(results: CampaignResults) -> str:
-    """Nodes by cases: the darker a cell, the more ranks of the last attempt; a cross where one was lost."""
-    cases = [c for c in results.cases if results.of_case("attempts", c["case_id"])][:MAXIMUM_COLUMNS]
-    placed: dict[tuple[str, int], int] = {}
-    lost: set[tuple[str, int]] = set()
-    for column, case in enumerate(cases):
-        attempts = results.of_case("attempts", case["case_id"])
-        for node in names(attempts[-1]["rank_nodes"]):
-            placed[node, column] = placed.get((node, column), 0) + 1
-        for attempt in attempts:
-            if attempt["outcome"] != COMPLETED:
-                lost |= {(node, column) for node in names(attempt["rank_nodes"])}
-    used = sorted({node for node, _ in (*placed, *lost)}, key=natural)[:MAXIMUM_NODES]
+def campaign(results: CampaignResults) -> Lanes | None:
+    """Every attempt of this run on every node over time; a cross where one did not complete, a mark for a fault."""
+    own = [results.attempts[n] for n in results.own_attempts]
+    attempts = sorted((a for a in own if a["start_wall_ns"] > 0), key=lambda a: a["start_wall_ns"])
+    placed = [(a, node) for a in attempts for node in _hosts(a)]
+    used = sorted({node for _, node in placed}, key=natural)
     if not used:
-        return ""
-    rows = {node: row for row, node in enumerate(used)}
-    most = max(placed.values(), default=1)
-
-    def plot(figure: Figure) -> None:
-        axes = svg.axes(figure)
-        for ranks in sorted(set(placed.values())):  # one path for each shade
-            cells = [
-                Path.unit_rectangle().transformed(
-                    Affine2D().scale(0.92, 0.84).translate(c - 0.46, rows[n] - 0.42)
-                )
-                for (n, c), found in placed.items()
-                if found == ranks and n in rows
-            ]
-            if cells:
-                shape = Path.make_compound_path(*cells)
-                shade = 0.25 + 0.65 * ranks / most
-                axes.add_patch(PathPatch(shape, linewidth=0, facecolor=svg.SERIES[0], alpha=shade))
-        crosses = sorted((column, rows[node]) for node, column in lost if node in rows)
-        for column, row in crosses:
-            axes.plot([column], [row], "x", color=svg.FAIL, markersize=7, markeredgewidth=1.8)
-        axes.set_xticks(range(len(cases)), [label(c["label"], 28) for c in cases])
-        axes.tick_params(axis="x", labelrotation=60)
-        for words in axes.get_xticklabels():
-            words.set(ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(used)), [label(n, 24) for n in used])
-        axes.set_xlim(-0.6, len(cases) - 0.4)
-        axes.set_ylim(len(used) - 0.4, -0.6)
-        axes.grid(visible=False)
-        axes.tick_params(length=0)
-
-    width = max(4.7, 1.2 + 0.26 * len(cases))
-    return svg.draw("Which node ran ranks of which case", width, 1.7 + 0.27 * len(used), plot)
-
-
-def natural(name: str) -> tuple[str, int]:
-    """Sorting key of a host name: n9 before n10."""
-    digits = len(name) - len(name.rstrip("0123456789"))
-    number = name[len(name) - digits :] if digits else ""
-    return name[: len(name) - digits], int(number) if number.isascii() and len(number) < 18 and number else -1
+        return None
+    shown = used[:MAXIMUM_NODES]
+    bars = [(a, node) for a, node in placed if node in set(shown)]
+    left_out = []
+    if len(used) > len(shown):
+        left_out.append(f"{len(used) - len(shown)} more nodes")
+    if len(bars) > MAXIMUM_BARS:
+        left_out.append(f"the last {len(bars) - MAXIMUM_BARS} of {len(bars)} bars")
+        bars = bars[:MAXIMUM_BARS]
+    groups = list(dict.fromkeys(c["group"] for c in results.cases))
+    of_case = {c["case_id"]: c for c in results.cases}
+    begin = bars[0][0]["start_wall_ns"]
+    end_s = max((_end_ns(a) - begin) / 1e9 for a, _ in bars)
+    row = {node: number for number, node in enumerate(shown)}
+    left = max(gutter(shown), 46.0)
+    plot = svg.Plot("What ran when, on which node", (WIDE, 16 + _LANE * len(shown) + 46), (left, 10, 16, 46))
+    plot.rows(shown, 24)
+    unit, factor = _unit(end_s)
+    span = (0.0, (end_s or 1.0) / factor)
+    plot.x_axis(
+        -span[1] * 0.005, span[1] * 1.01, _seconds, svg.linear_ticks(*span, 10), label=f"{unit} since the first start",
+        grid=True,
+    )  # fmt: skip
+    few = len(bars) <= 600
+    broken: list[tuple[float, int]] = []
+    for attempt, node in bars:
+        case = of_case.get(attempt["case_id"])
+        css = svg.series_colour(groups.index(case["group"])) if case else svg.MUTED
+        at, until = ((t - begin) / 1e9 / factor for t in (attempt["start_wall_ns"], _end_ns(attempt)))
+        words = f"{case['label'] if case else attempt['case_id']}, attempt {attempt['index']}: {attempt['outcome']}"
+        plot.box(at, until, row[node], 14, css, words if few else "", 2 if few else 0)
+        if attempt["outcome"] != COMPLETED:
+            broken.append((until, row[node]))
+    _strikes(plot, results, begin, factor)
+    plot.crosses([x for x, _ in broken], [float(y) for _, y in broken], svg.FAIL, 3.5)
+    named = tuple((name, svg.series_colour(number)) for number, name in enumerate(groups))
+    return Lanes(plot.svg(), named[:8], " and ".join(left_out))
 
 
-# --- telemetry --------------------------------------------------------------------------------------------
-
-_HOST = (
-    ("cpu_percent", "processor", "%", False),
-    ("memory_used_bytes", "memory used", "B", False),
-    ("network_sent_bytes", "network, sent", "B/s", True),
-    ("network_received_bytes", "network, received", "B/s", True),
-)
-_GPU = (
-    ("gpu_utilisation_percent", "GPU", "%", False),
-    ("gpu_memory_used_bytes", "GPU memory used", "B", False),
-    ("gpu_power_w", "GPU power", "W", False),
-    ("gpu_temperature_c", "GPU temperature", "degC", False),
-)
+def _end_ns(attempt: Row) -> int:
+    """When an attempt ended; where nobody wrote it, when it began."""
+    return int(max(attempt["end_wall_ns"], attempt["start_wall_ns"]))
 
 
-def telemetry(results: CampaignResults) -> list[tuple[str, str]]:
-    """Small plots of host and GPU counters over the campaign, a line each node: ``(what, svg)``."""
-    found = []
-    for table, kinds in (("host", _HOST), ("gpu", _GPU)):
-        if not results.has_samples("telemetry", table):
-            continue
-        samples = results.samples("telemetry", table)
-        for column, words, unit, counter in kinds:
-            if column in samples and len(samples[column]):
-                found.append((words, _counter(results, samples, column, words, unit, counter)))
-    return found
+def _unit(span_s: float) -> tuple[str, float]:
+    """Unit of a time axis, and its length in s."""
+    return ("hours", 3600.0) if span_s > 3 * 3600 else ("minutes", 60.0) if span_s > 180 else ("seconds", 1.0)
 
 
-def _counter(
-    results: CampaignResults,
-    samples: Table,
-    column: str,
-    words: str,
-    unit: str,
-    counter: bool,
-) -> str:
-    """One counter over time in minutes since its first sample; a running counter is drawn as its rate."""
-
-    def plot(figure: Figure) -> None:
-        axes = svg.axes(figure)
-        begin = samples["wall_ns"].min()
-        gpu = samples.get("gpu", np.zeros(len(samples["node"]), dtype=np.int64))
-        pairs = np.unique(np.stack([samples["node"], gpu], axis=1), axis=0).tolist()
-        shown = [(results.nodes[n] if 0 <= n < len(results.nodes) else "?", n, device) for n, device in pairs]
-        for number, (name, node, device) in enumerate(sorted(shown, key=lambda x: (*natural(x[0]), x[2]))):
-            mine = (samples["node"] == node) & (gpu == device)
-            order = np.argsort(samples["wall_ns"][mine])
-            minutes = (samples["wall_ns"][mine][order] - begin) / 60e9
-            values = samples[column][mine][order].astype(np.float64)
-            axes.plot(
-                *_line(minutes, values, counter),
-                linewidth=1.1,
-                color=svg.series_colour(number),
-                label=label(name, 16) if len(shown) <= 8 else None,
-            )
-        axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(ticks(unit))
-        if unit == "B":
-            byte_ticks(axes.yaxis, float(samples[column].max()))
-        axes.set_xlabel("minutes")
-        if len(shown) <= 8:
-            axes.legend(
-                loc="lower left",
-                bbox_to_anchor=(0, 1),
-                ncols=4,
-                fontsize=7.5,
-                handlelength=1.2,
-                columnspacing=1,
-            )
-
-    return svg.draw(f"{words} over time", 3.6, 2.1, plot)
-
-
-def _line(minutes: Floats, values: Floats, counter: bool) -> tuple[Floats, Floats]:
-    """A counter as a line: a running one as its rate in 1/s, broken where nobody measured, thinned to 600 points."""
-    if len(minutes) < 2:
-        return minutes, values
-    gaps = np.diff(minutes) * 60
-    if counter:
-        rates = np.divide(np.diff(values), gaps, out=np.full(len(gaps), np.nan), where=gaps > 0)
-        rates[rates < 0] = np.nan  # a host that was powered on again counts from zero
-        values = np.append(np.nan, rates)
-    silent = np.flatnonzero(gaps > 5 * np.median(gaps)) + 1
-    every = max(1, len(values) // 600)
-    keep = np.zeros(len(values), dtype=bool)
-    keep[::every] = True
-    minutes, values = np.insert(minutes, silent, minutes[silent]), np.insert(values, silent, np.nan)
-    keep = np.insert(keep, silent, True)
-    return minutes[keep], values[keep]
+def _strikes(plot: svg.Plot, results: CampaignResults, begin: int, factor: float) -> None:
+    """A line at each fault that struck."""
+    for fault in results.faults[:400]:
+        at = fault["injected_wall_ns"] or fault["requested_wall_ns"]
+        if at > 0:
+            plot.upright((at - begin) / 1e9 / factor, f"{svg.FAIL} thin soft")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import costs, ettr, joblevel
-from analysis.load import CampaignResults, Row
+from analysis.results import CampaignResults, Row, samples_of
 
 if TYPE_CHECKING:
     from analysis.recovery import Recovery
@@ -184,13 +184,14 @@ def _attempt(
 
 @dataclass(frozen=True)
 class Beside:
-    """Useful time of the cases of one policy that were hit: measured, and by the model with what they measured.
+    """Useful time of the cases of one policy and workload that were hit: measured, and modelled with what they cost.
 
     ``mttf_s`` is their wall time by failures; ``cost_s``, ``restart_s`` and ``interval_s`` are medians; ``young_s``,
     ``daly_s`` and ``best_s`` the intervals that these make best. None is unknown, ``why`` says what is missing.
     """
 
     policy: str
+    workload: str
     account: Account
     mttf_s: float | None
     cost_s: costs.Cost
@@ -205,26 +206,29 @@ class Beside:
 
 
 def beside(results: CampaignResults, found: Sequence[Recovery]) -> tuple[Beside, ...]:
-    """Measured beside modelled useful time, by policy.
+    """Measured beside modelled useful time, by policy and workload.
 
     Raises:
         StoreError: the samples are damaged.
     """
     hit = {r.case_id: r.policy for r in found if r.observed and r.restarts}
-    accounts: dict[str, Account] = {}
+    accounts: dict[costs.Origin, Account] = {}
     for case in results.cases:
         if case["case_id"] in hit:
-            accounts.setdefault(hit[case["case_id"]], Account()).add(of_case(results, case))
-    return tuple(_beside(policy, accounts[policy], found) for policy in sorted(accounts))
+            origin = costs.Origin(hit[case["case_id"]], samples_of(case))
+            accounts.setdefault(origin, Account()).add(of_case(results, case))
+    return tuple(
+        _beside(origin, accounts[origin], costs.restart_s(results, found, origin))
+        for origin in sorted(accounts)
+    )
 
 
-def _beside(policy: str, account: Account, found: Sequence[Recovery]) -> Beside:
+def _beside(origin: costs.Origin, account: Account, restart: costs.Cost) -> Beside:
     def median(values: Sequence[float], why: str) -> costs.Cost:
         return costs.Cost(float(np.median(values)), len(values)) if len(values) else costs.Cost(None, 0, why)
 
     cost = median(account.checkpoints_s, "no checkpoint was timed")
     interval = median(account.intervals_s, "no two checkpoints in one attempt")
-    restart = costs.restart_s(found, policy)
     mttf = account.wall_s / account.failures if account.failures and account.wall_s > 0 else None
     missing = [c.why for c in (cost, interval, restart) if c.value is None]
     if mttf is None:
@@ -237,7 +241,8 @@ def _beside(policy: str, account: Account, found: Sequence[Recovery]) -> Beside:
             if interval.value is not None:
                 modelled = ettr.ettr(interval.value, cost.value, restart.value, mttf)
     return Beside(
-        policy or "unknown",
+        origin.policy or "unknown",
+        origin.workload,
         account,
         mttf,
         cost,

@@ -14,7 +14,7 @@ import recovery_factory
 import results_factory as factory
 
 from analysis import costs, ettr, project
-from analysis.load import load
+from analysis.results import load
 
 
 def test_the_formulas_have_the_values_of_metrics_md() -> None:
@@ -103,6 +103,35 @@ def test_each_policy_is_projected_with_its_own_restart(
         for row in p["projections"]:
             assert row["mttf_s"] == pytest.approx(3600 / (row["nodes"] * 1e-4))
             assert row["simulated"]["ettr"] == pytest.approx(row["ettr_best"], rel=0.01)
+
+
+def test_workloads_of_one_policy_are_projected_each_with_its_own_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    campaign = factory.Campaign()
+    recovery_factory.soaked(campaign, "new-step", 3, factory.START_NS)
+    recovery_factory.soaked(
+        campaign, "new-step", 3, factory.START_NS + 2000 * factory.S, case_id="slow", workload="mpi.halo"
+    )
+    for fault in campaign.tables["faults"]:
+        if fault["case_id"] == "slow":
+            fault["first_step_wall_ns"] += 10 * factory.S
+    taken = campaign.samples["mpi.halo", "checkpoints"]
+    taken["checkpoint_time_ns"] = [3 * times for times in taken["checkpoint_time_ns"]]
+    given = [str(campaign.write(tmp_path / "r.h5")), "--failure-rate-per-node-hour", "1e-4", "--nodes", "64"]
+    assert project.main([*given, "--json"]) == 0
+    found = {
+        (p["policy"], p["workload"]): tuple(
+            p["inputs"][name]["value"] for name in ("checkpoint_s", "restart_s")
+        )
+        for p in json.loads(capsys.readouterr().out)["projected"]
+    }
+    assert found == {
+        ("new-step", "mpi.halo"): (pytest.approx(0.06), pytest.approx(11.15)),
+        ("new-step", "torch.train"): (pytest.approx(0.02), pytest.approx(1.15)),
+    }
+    assert project.main(given) == 0
+    assert "\npolicy new-step, workload torch.train\n" in capsys.readouterr().out
 
 
 def test_a_rate_that_was_not_measured_must_be_given(soak: Path, capsys: pytest.CaptureFixture[str]) -> None:

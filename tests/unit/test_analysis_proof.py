@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import results_factory as factory
 from results_factory import Campaign, Row
 
-from analysis.load import load
+from analysis.results import load
 from analysis.verdict import CaseVerdict, judge
 from harness.model.verdict import Verdict
 
@@ -284,3 +284,190 @@ def test_damage_that_no_restore_met_is_invalid(tmp_path: Path) -> None:
         Verdict.INVALID,
         f"fault f0 (checkpoint.flip_bit on the job) {words}",
     )
+
+
+@pytest.mark.parametrize(
+    "refused, unmet",
+    [
+        ("step-00000020.0.0: rank-1.pt has another content than was committed", ""),
+        ("step-00000010.0.0: rank-1.pt is missing", "step-00000010.0.0: rank-1.pt is missing"),
+        ("memory/step-00000020.0.0 (memory): missing", "memory/step-00000020.0.0 (memory): missing"),
+        ("step-00000020.0.01: damaged", "step-00000020.0.01: damaged"),
+    ],
+)
+def test_damage_is_met_where_the_damaged_checkpoint_itself_is_refused(
+    refused: str, unmet: str, tmp_path: Path
+) -> None:
+    campaign = factory.small()
+    fault = expect(campaign, "recovered", "checkpoint.flip_bit")
+    damaged = {"fault.injected": {"evidence": {"damaged": [{"checkpoint": "step-00000020.0.0"}]}}}
+    fault.update(target="the job", evidence=json.dumps(damaged))
+    case = campaign.find("cases", case_id=FAULTY)
+    campaign.event(case, 1, 0, "checkpoint.refused", fault["injected_wall_ns"] + 1, "n1", why=refused)
+    found = judged(campaign, tmp_path)
+    if not unmet:
+        assert found.verdict is Verdict.PASS
+        return
+    words = (
+        "fault f0 (checkpoint.flip_bit on the job) was done, but no restore met the damage: it damaged "
+        f"step-00000020.0.0, and what was refused after it is another: {unmet}"
+    )
+    assert (found.verdict, found.why) == (Verdict.INVALID, words)
+
+
+# --- several that are to fail a case --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "becauses, verdict, named",
+    [
+        (("stopped answering", "no spare"), Verdict.PASS, ""),
+        (("no spare", "no spare"), Verdict.PASS, ""),
+        (("no spare", "a full disk"), Verdict.FAIL, "f1"),
+        (("stopped answering", "stopped answering"), Verdict.FAIL, "f1"),  # it ended for another reason
+    ],
+)
+def test_each_fault_that_was_to_fail_a_case_must_be_a_reason(
+    becauses: tuple[str, str], verdict: Verdict, named: str, tmp_path: Path
+) -> None:
+    campaign = factory.small()
+    first = expect(campaign, "failed", because=becauses[0])
+    campaign.tables["faults"].append({**first, "fault_id": f"{FAULTY}-f1", "because": becauses[1]})
+    campaign.find("attempts", case_id=FAULTY, index=1).update(outcome="failed", reason="no spare is left")
+    campaign.find("cases", case_id=FAULTY).update(outcome="failed", reason="no spare is left")
+    found = judged(campaign, tmp_path)
+    assert found.verdict is verdict
+    if named:
+        assert found.why == (
+            f'fault {named} (node.power_off on node n2) was declared to fail it for "{becauses[1]}", '
+            "but the reason is: no spare is left"
+        )
+
+
+# --- what a program did to itself -----------------------------------------------------------------------------
+
+
+def own_fault(campaign: Campaign, **values: object) -> Row:
+    """Let the fault be one that nobody declared: the program did it to itself."""
+    campaign.find("cases", case_id=FAULTY)["faults"] = "[]"
+    fault = campaign.tables["faults"][0]
+    fault.update({"fault_id": f"{FAULTY}-program-1", "target": "rank 1", "healed": True, **values})
+    return fault
+
+
+def test_a_fault_of_a_program_that_recovered_is_evidence(tmp_path: Path) -> None:
+    campaign = factory.small()
+    own_fault(campaign, kind="rank.kill", requested_kind="rank.kill")
+    found = judged(campaign, tmp_path)
+    assert found.verdict is Verdict.PASS
+    words = "pass: fault program-1 (rank.kill on rank 1) requested, observed, healed; recovered in 9.00 s"
+    assert words in found.evidence
+
+
+@pytest.mark.parametrize(
+    "values, verdict, words",
+    [
+        ({"kind": "storage.full", "observed": False}, Verdict.INVALID,
+         "(storage.full on rank 1) was requested, but its effect was not observed"),
+        ({"kind": "rank.kill", "recovered_wall_ns": 0}, Verdict.FAIL,
+         "did not recover from fault program-1 (rank.kill on rank 1): it never passed the step reached before"),
+        ({"kind": "rank.kill", "expect": "unharmed"}, Verdict.FAIL,
+         "(rank.kill on rank 1) was harmless, but another attempt followed"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_a_program_is_judged_as_a_declared_one(
+    values: Row, verdict: Verdict, words: str, tmp_path: Path
+) -> None:
+    campaign = factory.small()
+    own_fault(campaign, requested_kind=values["kind"], **values)
+    found = judged(campaign, tmp_path)
+    assert found.verdict is verdict
+    assert words in found.why
+
+
+def test_a_decoy_of_a_program_explains_no_failure(tmp_path: Path) -> None:
+    campaign = factory.small()
+    own_fault(campaign, kind="rank.slow_step", requested_kind="rank.slow_step", expect="failed")
+    campaign.find("attempts", case_id=FAULTY, index=1).update(outcome="failed", reason="ValueError: no")
+    campaign.find("cases", case_id=FAULTY).update(outcome="failed", reason="ValueError: no")
+    found = judged(campaign, tmp_path)
+    assert (found.verdict, found.why) == (
+        Verdict.UNKNOWN,
+        "fault program-1 (rank.slow_step on rank 1) was declared to fail it, and nobody declared for what reason: "
+        "ValueError: no",
+    )
+
+
+def test_a_fault_before_any_step_is_recovered_from_when_a_later_attempt_completes(tmp_path: Path) -> None:
+    campaign = factory.small()
+    own_fault(campaign, kind="rank.kill", requested_kind="rank.kill", recovered_wall_ns=0)
+    campaign.find("attempts", case_id=FAULTY, index=0)["last_step"] = -1
+    found = judged(campaign, tmp_path)
+    assert found.verdict is Verdict.PASS
+    words = "(rank.kill on rank 1) requested, observed; recovered: no step was reached before, and attempt 1 completed"
+    assert f"pass: fault program-1 {words}" in found.evidence
+
+
+# --- a random process in time ---------------------------------------------------------------------------------
+
+
+def poisson(campaign: Campaign, at_s: float, **more: object) -> None:
+    """Declare a second fault, of a random process, that is not on record."""
+    case = campaign.find("cases", case_id=FAULTY)
+    second = {"fault_id": f"{FAULTY}-f1", "kind": "rank.kill", "requested_kind": "rank.kill", "expect": "recovered",
+              "rank": 1, "at_s": at_s, "may_miss": True}  # fmt: skip
+    case["faults"] = json.dumps([*json.loads(case["faults"]), {**second, **more}])
+
+
+@pytest.mark.parametrize(
+    "at_s, may_miss, alone, verdict, words",
+    [
+        (500.0, True, False, Verdict.PASS,
+         "fault f1 (rank.kill at 500 s after the first step) was not due before it ended, which a fault of a random "
+         "process may be"),
+        (13.5, True, True, Verdict.PASS,
+         "fault f1 (rank.kill at 13.5 s after the first step) was not due before it ended, which a fault of a random "
+         "process may be"),
+        (500.0, False, False, Verdict.INVALID,
+         "invalid: fault f1 (rank.kill at 500 s after the first step) was never requested"),
+        (1.0, True, False, Verdict.PASS,
+         "fault f1 (rank.kill at 1 s after the first step) was waiting for those before it to be over when the case "
+         "ended"),
+        (1.0, True, True, Verdict.INVALID,
+         "invalid: fault f1 (rank.kill at 1 s after the first step) was never requested, though the case went on for "
+         "13.9 s after its first step"),
+    ],
+)  # fmt: skip
+def test_a_random_fault_that_the_case_did_not_live_to_see_is_left_out(
+    at_s: float, may_miss: bool, alone: bool, verdict: Verdict, words: str, tmp_path: Path
+) -> None:
+    campaign = factory.small()
+    poisson(campaign, at_s, may_miss=may_miss)
+    if alone:
+        campaign.tables["faults"].clear()
+        case = campaign.find("cases", case_id=FAULTY)
+        case["faults"] = json.dumps(json.loads(case["faults"])[1:])
+    found = judged(campaign, tmp_path)
+    assert words in found.evidence
+    assert (found.verdict is Verdict.PASS) == (verdict is Verdict.PASS)
+
+
+@pytest.mark.parametrize("may_miss, right, verdict", [
+    (True, True, Verdict.PASS), (True, False, Verdict.FAIL), (False, True, Verdict.FAIL),
+])  # fmt: skip
+def test_a_random_fault_that_struck_when_the_work_was_done_is_left_out_where_the_answers_are_right(
+    may_miss: bool, right: bool, verdict: Verdict, tmp_path: Path
+) -> None:
+    campaign = factory.small()
+    poisson(campaign, 12.0, may_miss=may_miss)
+    late = {**campaign.tables["faults"][0], "fault_id": f"{FAULTY}-f1", "kind": "rank.kill", "target": "rank 1",
+            "requested_kind": "rank.kill", "attempt": 1, "recovered_wall_ns": 0, "healed": False}  # fmt: skip
+    campaign.tables["faults"].append(late)
+    if not right:
+        campaign.find("events", case_id=FAULTY, attempt=1, kind="result")["data"] = (
+            '{"name": "params_digest", "value": "x"}'
+        )
+    found = judged(campaign, tmp_path)
+    assert found.verdict is verdict
+    words = "fault f1 (rank.kill on rank 1) struck when the work was done: there was nothing left to recover"
+    assert (words in found.evidence) == (verdict is Verdict.PASS)

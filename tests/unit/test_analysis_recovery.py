@@ -14,9 +14,9 @@ from results_factory import S
 
 from analysis import recovery
 from analysis.buckets import Bucket
-from analysis.load import load
 from analysis.lost import Lost
 from analysis.recovery import Recovery
+from analysis.results import load
 from analysis.spread import wilson
 from analysis.stamps import Stamp
 

@@ -14,7 +14,7 @@ import results_factory as factory
 from results_factory import Campaign
 
 from analysis import rules
-from analysis.load import load
+from analysis.results import load
 from analysis.verdict import CaseVerdict, judge, main
 from analysis.view import View
 from harness.model.verdict import Verdict
@@ -139,6 +139,12 @@ def evidence_unsaid(c: Campaign) -> None:
 
 def stream_short(c: Campaign) -> None:
     c.find("streams", case_id=TWIN, node="n2").update(status="short", detail="100 bytes of 4096")
+
+
+def stream_foreign(c: Campaign) -> None:
+    c.find("streams", case_id=TWIN, node="n2").update(
+        status="foreign", detail="its records are of case c00001; it was left out"
+    )
 
 
 def gap_without_a_fault(c: Campaign) -> None:
@@ -337,6 +343,8 @@ WRONG: list[tuple[Callable[[Campaign], None], str, Verdict, str]] = [
     (evidence_missing, TWIN, Verdict.UNKNOWN, "evidence is not complete: attempt 0 has no records of ranks [1]"),
     (evidence_unsaid, TWIN, Verdict.UNKNOWN, "evidence is not complete: the file does not say what is there"),
     (stream_short, TWIN, Verdict.UNKNOWN, "samples of n2 in attempt 0 are not whole: short (100 bytes of 4096)"),
+    (stream_foreign, TWIN, Verdict.UNKNOWN,
+     "samples of n2 in attempt 0 are not whole: foreign (its records are of case c00001; it was left out)"),
     (gap_without_a_fault, TWIN, Verdict.UNKNOWN, "samples of n2 in attempt 0 are not whole: gap (its node was lost)"),
     (check_failed, TWIN, Verdict.FAIL,
      "check \"every batch once\" failed on rank 1: expected 4096, observed 4095 (step 7)"),
@@ -429,11 +437,49 @@ def test_every_rule_was_seen_to_fire(tmp_path: Path) -> None:
 def test_a_case_that_fails_as_declared_passes(tmp_path: Path) -> None:
     campaign = factory.small()
     declared_to_fail(campaign)
+    campaign.tables["faults"][0]["because"] = "n2 stopped"
     drop(campaign, "attempts", case_id=FAULTY, index=1)
     drop(campaign, "checks", case_id=FAULTY, attempt=1)
     found = verdicts(campaign, tmp_path)[FAULTY]
     why = "ended as declared after fault f0 (node.power_off on node n2): node n2 stopped answering"
     assert (found.verdict, found.why) == (Verdict.PASS, why)
+
+
+def test_a_case_that_was_to_fail_for_nobody_says_what_is_unknown(tmp_path: Path) -> None:
+    campaign = factory.small()
+    declared_to_fail(campaign)
+    drop(campaign, "attempts", case_id=FAULTY, index=1)
+    found = verdicts(campaign, tmp_path)[FAULTY]
+    why = (
+        "fault f0 (node.power_off on node n2) was declared to fail it, and nobody declared for what reason: "
+        "node n2 stopped answering"
+    )
+    assert (found.verdict, found.why) == (Verdict.UNKNOWN, why)
+
+
+@pytest.mark.parametrize(
+    "trigger, observed_ns, expected",
+    [
+        ("recovery.begin, time 1", 0, True),
+        ("step 30", 10**6, True),  # seen when the next attempt had begun
+        ("step 30", -(10**6), False),
+    ],
+)
+def test_a_node_that_a_fault_took_between_two_attempts_ends_early_in_the_second(
+    trigger: str, observed_ns: int, expected: bool, tmp_path: Path
+) -> None:
+    campaign = factory.small()
+    second = attempts(campaign, FAULTY)[1]
+    first = campaign.tables["faults"][0]
+    campaign.tables["faults"].append(
+        {**first, "fault_id": f"{FAULTY}-f1", "nodes": '["n3"]', "target": "node n3", "trigger": trigger,
+         "observed_wall_ns": second["start_wall_ns"] + observed_ns}
+    )  # fmt: skip
+    campaign.find("streams", case_id=FAULTY, node="n3").update(status="gap", detail="")
+    found = verdicts(campaign, tmp_path)[FAULTY]
+    assert (found.verdict is Verdict.PASS) == expected
+    words = "samples of n3 in attempt 1 end early, as expected: the fault took the node"
+    assert (words if expected else "unknown: samples of n3 in attempt 1 are not whole: gap") in found.evidence
 
 
 def test_answers_within_the_tolerance_pass_where_bits_may_differ(tmp_path: Path) -> None:
@@ -490,6 +536,20 @@ def test_a_gap_in_an_attempt_that_the_machine_ended_is_information(tmp_path: Pat
     found = verdicts(campaign, tmp_path)[FAULTY]
     assert found.verdict is Verdict.PASS
     assert "samples of n1 in attempt 0 end early: the machine took that attempt" in found.evidence
+
+
+def test_a_stray_file_beside_complete_streams_is_named_and_does_not_count(tmp_path: Path) -> None:
+    campaign = factory.small()
+    campaign.add(
+        "streams", case_id=TWIN, attempt=0, node="stranger", status="foreign", bytes=9, expected_bytes=-1,
+        expected_records=-1, detail="no node of this attempt is called stranger; it was left out",
+    )  # fmt: skip
+    found = verdicts(campaign, tmp_path)[TWIN]
+    assert found.verdict is Verdict.PASS
+    assert found.evidence[-2:] == (
+        "2 streams of samples, whole",
+        "stranger.stream in attempt 0 does not count: no node of this attempt is called stranger; it was left out",
+    )
 
 
 def test_a_substitute_fault_is_told(tmp_path: Path) -> None:
