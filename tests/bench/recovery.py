@@ -155,11 +155,11 @@ def rows(part: str, installed: Installed) -> list[Row]:
     if part == "frozen":
         tuned = _way("torch.train", "warm-restart", 2, frozen_s=TUNED_FROZEN_S)
         return [
-            Row("warm", warm, f"{in_memory}; frozen_s as it comes, 1 s",
+            Row("warm", warm, f"{in_memory}; frozen_s as it comes, 0.9 s",
                 _ours("rank.freeze", _way("torch.train", "warm-restart", 2), rank)),
             Row("warm-tuned", f"{warm}, tuned", f"{in_memory}; frozen_s {TUNED_FROZEN_S:g}",
                 _ours("rank.freeze", tuned, rank)),
-            Row("mpi", "MPI, new-step", "frozen_s as it comes, 1 s",
+            Row("mpi", "MPI, new-step", "frozen_s as it comes, 0.9 s",
                 _ours("rank.freeze", _way("mpi.halo", "new-step"), rank)),
             *_of_peers(installed, signal.SIGSTOP),
         ]  # fmt: skip
