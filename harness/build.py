@@ -7,7 +7,7 @@
         seed=20260101,
         packing={"mode": "interleaved"},
         groups=[
-            group("smoke", "torch.allreduce", nodes=2, role="pre-check"),
+            group("smoke", "torch.collectives", nodes=2, role="pre-check"),
             group("grid", "mpi.halo", nodes=2, repeats=3, axes=[{"rows": [256, 512]}, {"columns": [256, 512]}]),
         ],
     )

@@ -47,6 +47,9 @@ _TYPES = {
 }
 
 
+# What pydantic puts into places that is in no file: its word for a key itself, and the tags of a union.
+_NO_KEYS = ("[key]", "[number]", "[rule]")
+
 _HETEROGENEOUS = re.compile(r"(het|pack)([-_]?(job|group|comp|erogen).*)?$", re.IGNORECASE)
 _ONE_SHAPE = (
     "one job has one shape here, heterogeneous jobs are not supported: "
@@ -56,7 +59,7 @@ _ONE_SHAPE = (
 
 def explain(error: ErrorDetails, model: type[Frozen]) -> Iterator[Finding]:
     """One of pydantic's errors in our words."""
-    loc: Loc = tuple(part for part in error["loc"] if part != "[key]")  # pydantic's word for a key itself
+    loc: Loc = tuple(part for part in error["loc"] if part not in _NO_KEYS)
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     inner = context.get("error")
     if isinstance(inner, Findings):
@@ -181,6 +184,8 @@ def _plain(kind: Any) -> Any:
             kind = get_args(kind)[0]
         elif get_origin(kind) in (Union, types.UnionType):
             rest = [a for a in get_args(kind) if a is not type(None)]
+            if len(rest) > 1:  # of a number and a mapping, only the mapping has keys
+                rest = [a for a in map(_plain, rest) if isinstance(a, type) and issubclass(a, Frozen)]
             if len(rest) != 1:
                 return kind
             kind = rest[0]

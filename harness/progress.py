@@ -57,19 +57,44 @@ def watcher(title: str, *, plain: bool) -> Iterator[Tell]:
         yield tell
 
 
+def spared(views: list[CaseView]) -> Iterator[str]:
+    """Cases that were not needed, in few lines: those of one lot, of which the same is said, together."""
+    found: dict[tuple[str, str], list[CaseView]] = {}
+    for view in views:
+        if view.state == "not_needed":
+            found.setdefault((view.case.cell, view.reason), []).append(view)
+    for (cell, reason), members in found.items():
+        first, last = min(v.case.repeat for v in members), max(v.case.repeat for v in members)
+        repeats = f"repeat {first}" if first == last else f"repeats {first} to {last}"
+        yield f"{cell:<28} {'not_needed':<12} {repeats}: {reason}"
+
+
+PARTS = 4
+
+
+def _part(view: CaseView) -> int:
+    """How many quarters of its steps a running case has done."""
+    return PARTS * view.step // max(view.case.steps, 1) if view.state == "running" else 0
+
+
 class _Lines:
-    """A line whenever a case changes its state."""
+    """A line whenever a case changes its state, or has done another quarter of its steps."""
 
     def __init__(self) -> None:
-        self._before: dict[str, tuple[str, int]] = {}
+        self._before: dict[str, tuple[str, int, int]] = {}
+        self._spared: set[str] = set()
         self._trouble = ""
 
     def tell(self, views: list[CaseView], trouble: str) -> None:
+        new = [v for v in views if v.state == "not_needed" and v.case.case_id not in self._spared]
+        self._spared.update(v.case.case_id for v in new)
+        for words in spared(new):
+            print(words, flush=True)
         for view in views:
-            now = (view.state, view.attempts)
+            now = (view.state, view.attempts, _part(view))
             if self._before.get(view.case.case_id) != now:
                 self._before[view.case.case_id] = now
-                if view.state not in ("planned", "queued", "waiting"):
+                if view.state not in ("planned", "queued", "waiting", "not_needed"):
                     print(line(view), flush=True)
         if trouble and trouble != self._trouble:
             print(trouble, file=sys.stderr, flush=True)
@@ -86,6 +111,7 @@ def select(views: list[CaseView], rows: int) -> list[CaseView]:
         "retrying": 0,
         "healing": 0,
         "completed": 2,
+        "not_needed": 4,
         "planned": 3,
         "queued": 3,
         "waiting": 3,
@@ -115,9 +141,11 @@ def _table(title: str, views: list[CaseView], trouble: str, seconds: float, rows
             "" if view.job_id.startswith("local") else view.job_id,
             view.case.workload,
         )
+    spared = sum(v.state == "not_needed" for v in views)
     over = sum(v.state in ("completed", "failed", "lost", "not_run") for v in views)
     hidden = len(views) - len(select(views, rows))
-    words = Text(f"{over} of {len(views)} cases ended" + (f"; {hidden} not shown" if hidden else ""))
+    words = Text(f"{over} of {len(views) - spared} cases ended" + (f"; {hidden} not shown" if hidden else ""))
+    words.append(f"; {spared} not needed" if spared else "")
     if trouble:
         words.append(f"; {trouble}", style="yellow")
     return Group(table, words)

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.ledger import Ledger
 from harness.model.case import CACHED, Case, Plan
+from harness.model.design import NOT_NEEDED, WORDS
 from harness.rundir import RunDir, RunFolderError, content_of, lines_of
 from harness.slurm.query import JobRow
 
@@ -24,7 +25,7 @@ class CaseView:
     case: Case
     state: str
     """planned, queued, waiting (its job runs, its turn has not come), running, requeued, healing, an outcome, or
-    what Slurm calls it"""
+    what Slurm calls it; not_needed: the repeats before it were enough"""
     step: int = 0
     attempts: int = 0
     reason: str = ""
@@ -71,6 +72,11 @@ def _said(attempts: bytes) -> Mapping[str, Sequence[Mapping[str, Any]]]:
     return said
 
 
+def _reached(attempt: Mapping[str, Any]) -> int:
+    """How many steps an attempt that has ended is known to have come to, its fastest rank's last one included."""
+    return int(max(attempt["last_step"] + 1, attempt.get("last_begun", -1), attempt.get("saved_step", 0)))
+
+
 def _state(row: JobRow) -> str:
     return "gone" if row.gone else _WAITING.get(row.state, row.state.lower())
 
@@ -89,13 +95,14 @@ def _fill(
     redone: str,
 ) -> CaseView:
     case_id = view.case.case_id
-    final = False
+    final, saved = False, 0
     for line in said:
         if line["what"] == "attempt":
             view.attempts = line["attempt"]["index"] + 1
             view.state = line["attempt"]["outcome"] or "running"
             view.reason = line["attempt"]["reason"]
-            view.step = line["attempt"]["last_step"] + 1
+            view.step = max(view.step, _reached(line["attempt"])) if line["attempt"]["outcome"] else saved
+            saved = max(saved, line["attempt"].get("saved_step", 0))
             final = False
         else:
             view.state, view.reason = line["outcome"], line["reason"]
@@ -106,12 +113,14 @@ def _fill(
         return view
     if final:
         view.state, view.reason = "retrying", f"{redone.replace('_', ' ')}: {view.reason}"
+    elif ended is not None and ended.get("state") == NOT_NEEDED:
+        view.state, view.reason = "not_needed", ended["reason"].removeprefix(WORDS)
     elif ended is not None:
         view.state = "lost" if view.attempts else "not_run"
         view.reason = ended.get("reason") or view.reason or "its job ended before it ran"
     elif view.state == "running" and view.attempts:
         if (now.get("case_id"), now.get("attempt")) == (case_id, view.attempts - 1):
-            view.step = now["step"]
+            view.step = max(view.step, now["step"])
     elif view.attempts:
         restarts = view.case.recovery == "requeue" and view.state != "completed"
         view.state = "requeued" if restarts else "healing" if view.case.faults else view.state

@@ -157,6 +157,22 @@ def test_a_controller_that_is_killed_refuses_and_is_started_again(faults: Faults
     assert faults.cluster.run_as_user(["srun", "hostname"], timeout=20).returncode == 0
 
 
+def test_a_controller_that_was_killed_comes_back_with_the_jobs_of_that_moment(faults: Faults) -> None:
+    def state_of(job: str) -> str:
+        return faults.shell.login("scontrol", "-o", "show", "job", job).split("JobState=")[1].split()[0]
+
+    def becomes(job: str, state: str) -> None:
+        wait_for(lambda: state_of(job) == state, 15, f"the job is {state}")
+
+    jobs = [faults.submit("sleep 300", "-w", node) for node in ("p1", "p2")]
+    for job in jobs:  # the second ends within the seconds for which slurmctld keeps a change to itself
+        becomes(job, "RUNNING")
+        faults.cluster.run_as_root(["scancel", job])
+        becomes(job, "CANCELLED")
+    faults.heal(faults.begin("controller-kill", for_s=30)["id"])
+    assert [state_of(job) for job in jobs] == ["CANCELLED", "CANCELLED"]
+
+
 def test_what_needs_the_controller_is_healed_after_it_and_in_time_otherwise(faults: Faults) -> None:
     drain = faults.begin("drain", "--node", "p1", for_s=1)
     freeze = faults.begin("controller-freeze", for_s=4)

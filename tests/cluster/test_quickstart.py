@@ -57,7 +57,7 @@ def test_torch_and_mpi_ranks_ran_on_different_nodes_under_slurm_steps(results: R
         if case["nodes"] == 4:
             seen.add((case["workload"], tuple(sorted(hosts))))
     assert seen == {
-        ("torch.allreduce", ("p1", "p2", "p3", "p4")),
+        ("torch.collectives", ("p1", "p2", "p3", "p4")),
         ("mpi.halo", ("p1", "p2", "p3", "p4")),
     }
 

@@ -44,7 +44,7 @@ groups:
     nodes: 2
     steps: 4000
     faults:
-      - {kind: node.power_off, target: {node: 1}, at: {step: 100}, expect: failed}
+      - {kind: node.power_off, target: {node: 1}, at: {step: 100}, expect: failed, because: was lost}
 """
 
 

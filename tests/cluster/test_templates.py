@@ -23,7 +23,7 @@ name: inside
 seed: 1
 groups:
   - {name: halo, workload: mpi.halo, nodes: 2, ranks_per_node: 2, steps: 20}
-  - {name: sum, workload: torch.allreduce, nodes: 2, steps: 12, params: {message_bytes: [1024]}}
+  - {name: sum, workload: torch.collectives, nodes: 2, steps: 12, params: {message_bytes: [1024]}}
 """
 HALO = "schema: 1\nname: small\nseed: 1\ngroups:\n  - {name: halo, workload: mpi.halo, nodes: 2, steps: 20}\n"
 INSIDE = "/opt/inside"  # where the image has its Python

@@ -28,9 +28,11 @@ def _training(rank: int) -> Row:
     return {"loss": 5.0, "tokens": 256}
 
 
-def soaked(campaign: Campaign, policy: str, faults: int, start_ns: int, between: int = 25) -> Row:
+def soaked(
+    campaign: Campaign, policy: str, faults: int, start_ns: int, between: int = 25, **values: str
+) -> Row:
     """One case: a fault after each ``between`` steps; each is recovered from at the checkpoint before it."""
-    case_id = f"soak-{policy}"
+    case_id = values.pop("case_id", f"soak-{policy}")
     steps = (faults + 1) * between + 20
     kinds = [KINDS[i % len(KINDS)] for i in range(faults)]
     declared = [
@@ -40,7 +42,7 @@ def soaked(campaign: Campaign, policy: str, faults: int, start_ns: int, between:
     ]  # fmt: skip
     case = campaign.case(
         case_id, group="soak", label=f"soak/n2/policy={policy}/r0/fault", nodes=RANKS, steps=steps, warmup_steps=0,
-        faults=declared, recovery=policy,
+        faults=declared, recovery=policy, **values,
     )  # fmt: skip
     now, first, key = start_ns, 0, ""
     for number in range(faults + 1):

@@ -71,7 +71,7 @@ def test_a_number_of_nodes_can_be_an_axis_and_change_with_another() -> None:
 
 
 def test_a_list_is_one_value_of_a_parameter_that_takes_lists() -> None:
-    found = cases("workload: torch.allreduce\nnodes: 2\naxes: [{message_bytes: [[8, 16], [32]]}]")
+    found = cases("workload: torch.collectives\nnodes: 2\naxes: [{message_bytes: [[8, 16], [32]]}]")
     assert [(c.params["message_bytes"], c.label) for c in found] == [
         ((8, 16), "g/n2/message_bytes=8+16/r0"),
         ((32,), "g/n2/message_bytes=32/r0"),

@@ -27,7 +27,7 @@ name: tiny
 seed: 1
 limits: {max_jobs_in_queue: 2}
 groups:
-  - {name: talk, workload: torch.allreduce, nodes: 2, repeats: 5, time_limit_min: 28, role: pre-check}
+  - {name: talk, workload: torch.collectives, nodes: 2, repeats: 5, time_limit_min: 28, role: pre-check}
 """
 SITE = """\
 schema: 1
@@ -96,6 +96,7 @@ def test_the_same_as_data(files: Path, capsys: pytest.CaptureFixture[str]) -> No
             "longest_job_min": 30,
             "node_hours_expected": 1.0,
             "node_hours_max": 1.0,
+            "perhaps_not_needed": 0,
         },
         "limits": {
             "max_nodes": 4,
@@ -187,7 +188,11 @@ def test_what_recovery_and_retries_could_add_is_at_most_and_not_expected() -> No
         "name": "b", "workload": "torch.train", "nodes": 2, "time_limit_min": 28, "twin": False,
         "checkpoint": {"every_steps": 5}, "recovery": {"policy": "requeue", "max_restarts": 4}, "faults": (fault,),
     }  # fmt: skip
-    failing = {**plain, "name": "c", "faults": ({**fault, "target": {"node": 0}, "expect": "failed"},)}
+    failing = {
+        **plain,
+        "name": "c",
+        "faults": ({**fault, "target": {"node": 0}, "expect": "failed", "because": "lost"},),
+    }
     retry = {"program": 1, "memory": 2, "time_limit": 0, "machine": 9, "preempted": 9, "unknown": 9}
     campaign = Campaign.model_validate(
         {"schema": 1, "name": "c", "seed": 1, "retry": retry, "groups": (plain, faulted, failing)}
@@ -221,7 +226,7 @@ def test_a_key_of_the_site_that_does_not_concern_this_campaign_is_none_of_its_bu
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("s.yaml").write_text(SITE + "network: {interface: ib0}\naccount: me\nscheduler: {poll_s: 3}\n")
-    Path("c.yaml").write_text(CAMPAIGN.replace("torch.allreduce", "mpi.halo"))
+    Path("c.yaml").write_text(CAMPAIGN.replace("torch.collectives", "mpi.halo"))
     assert unused(capsys) == []
 
 

@@ -355,7 +355,7 @@ name: Quick Start
 seed: "7"
 groups:
   - name: a
-    workload: torch.alreduce
+    workload: torch.colectives
     scaling: {mode: weak, nodes: [1, 2, 0]}
     params: {message_byte: 1}
   - name: a
@@ -371,7 +371,7 @@ groups:
       - {metric: loss, statistic: min}
       - {metric: loss, statistic: min, min: 3, max: 1, where: {mesage_bytes: 1}}
   - name: c
-    workload: torch.allreduce
+    workload: torch.collectives
     nodes: 2
     checkpoint: {every_steps: 2}
     warmup_steps: 30
@@ -385,8 +385,8 @@ c.yaml:2: nmae = "x", is an unknown key, allowed: KEYS; did you mean "name"?
 c.yaml:3: name = "Quick Start", is used in names of files and jobs, allowed: 1 to 64 of a-z 0-9 . _ -, the first \
 a letter or digit; rename it
 c.yaml:4: seed = "7", must be a whole number; write digits only, without quotes
-c.yaml:7: groups[0].workload = "torch.alreduce", is no workload, allowed: command, mpi.halo, torch.allreduce, \
-torch.pipeline, torch.train; did you mean "torch.allreduce"?
+c.yaml:7: groups[0].workload = "torch.colectives", is no workload, allowed: command, io.shards, mpi.cg, \
+mpi.collectives, mpi.halo, torch.collectives, torch.gemm, torch.pipeline, torch.train; did you mean "torch.collectives"?
 c.yaml:8: groups[0].scaling.nodes[2] = 0, is too small, allowed: 1 and above; raise it
 c.yaml:10: groups[1].name = "a", is the name of groups[0] too; give each its own
 c.yaml:13: groups[1].steps = 40.5, must be a whole number; write digits only, without quotes
@@ -400,10 +400,11 @@ did you mean "node.power_off"?
 c.yaml:19: groups[1].gates[0].statistic = "medan", allowed: median, mean, min, max, p95; did you mean "median"?
 c.yaml:19: groups[1].gates[0].max = Infinity, must be a finite number; change it
 c.yaml:19: groups[1].gates[0].metric = "los", is no metric of the harness; did you mean "loss"?
-c.yaml:20: groups[1].gates[1], has neither min nor max, so it would pass everything; add one or both
+c.yaml:20: groups[1].gates[1], has neither min nor max, baseline nor history, so it would pass everything; \
+add one of them
 c.yaml:21: groups[1].gates[2].min = 3, is above max = 1, so nothing can pass; exchange them
 c.yaml:21: groups[1].gates[2].where.mesage_bytes = 1, is no column of the samples; did you mean "message_bytes"?
-c.yaml:25: groups[2].checkpoint, but torch.allreduce cannot save its state; remove it or choose another workload
+c.yaml:25: groups[2].checkpoint, but torch.collectives cannot save its state; remove it or choose another workload
 c.yaml:26: groups[2].warmup_steps = 30, leaves nothing of 30 steps to judge; lower it
 c.yaml:27: groups[3].name, is missing (Short name, unique in the campaign); add it
 c.yaml:28: groups[3].recovery = "requeue", must be keys and values; write it in { } or indented below
@@ -471,27 +472,27 @@ FAULT = "{kind: node.kill_processes, target: {node: 1}, at: {step: 5}, expect: r
             'did you mean "columns"?',
         ),
         (
-            "name: a\nworkload: torch.allreduce\nnodes: 2\nparams: {message_bytes: 3}",
+            "name: a\nworkload: torch.collectives\nnodes: 2\nparams: {message_bytes: 3}",
             "8: groups[0].params.message_bytes = 3, must be a list, like the default [65536, 1048576, 8388608]; "
             "write it in [ ]",
         ),
         (
-            "name: a\nworkload: torch.allreduce\nnodes: 2\nparams: {message_bytes: []}",
+            "name: a\nworkload: torch.collectives\nnodes: 2\nparams: {message_bytes: []}",
             "8: groups[0].params.message_bytes, is an empty list; give a value or leave the key out",
         ),
         (
-            "name: a\nworkload: torch.allreduce\nnodes: 2\nparams: {message_bytes: {a: 1}}",
+            "name: a\nworkload: torch.collectives\nnodes: 2\nparams: {message_bytes: {a: 1}}",
             "8: groups[0].params.message_bytes, must be a number, a text, true, false, or a list of these; "
             "change it",
         ),
         (
-            "name: a\nworkload: torch.allreduce\nnodes: 2\nsteps: 5",
-            "8: groups[0].steps = 5, is not above the 5 warm-up steps of torch.allreduce, so nothing is left to "
+            "name: a\nworkload: torch.collectives\nnodes: 2\nsteps: 5",
+            "8: groups[0].steps = 5, is not above the 5 warm-up steps of torch.collectives, so nothing is left to "
             "judge; raise it or set warmup_steps",
         ),
         (
-            "name: a\nworkload: torch.allreduce\nnodes: 2\nrecovery: {policy: requeue}",
-            '8: groups[0].recovery.policy = "requeue", but torch.allreduce cannot resume from a saved state; '
+            "name: a\nworkload: torch.collectives\nnodes: 2\nrecovery: {policy: requeue}",
+            '8: groups[0].recovery.policy = "requeue", but torch.collectives cannot resume from a saved state; '
             "write none or choose another workload",
         ),
         (
@@ -519,8 +520,8 @@ FAULT = "{kind: node.kill_processes, target: {node: 1}, at: {step: 5}, expect: r
             "{every_steps: ...}; add that, or expect failed",
         ),
         (
-            f"name: a\nworkload: torch.allreduce\nnodes: 2\nfaults: [{FAULT}]",
-            '8: groups[0].faults[0].expect = "recovered", but torch.allreduce cannot resume from a saved state; '
+            f"name: a\nworkload: torch.collectives\nnodes: 2\nfaults: [{FAULT}]",
+            '8: groups[0].faults[0].expect = "recovered", but torch.collectives cannot resume from a saved state; '
             "expect failed or choose another workload",
         ),
         (
@@ -536,18 +537,19 @@ FAULT = "{kind: node.kill_processes, target: {node: 1}, at: {step: 5}, expect: r
             "9: groups[0].recovery.max_restarts = 1, but 2 faults are expected to be recovered from; raise it",
         ),
         (
-            f"name: a\nworkload: torch.train\nnodes: 2\ntwin: true\nfaults: [{FAULT.replace('recovered', 'failed')}]",
+            "name: a\nworkload: torch.train\nnodes: 2\ntwin: true\n"
+            f"faults: [{FAULT.replace('recovered', 'failed, because: lost')}]",
             "8: groups[0].twin = true, but no fault is expected to be recovered from; remove it",
         ),
         (
             "name: a\nworkload: torch.train\nnodes: 2\nfaults: [{kind: node.kill_processes, instead: "
-            "node.power_off, target: {node: 1}, at: {step: 5}, expect: failed}]",
+            "node.power_off, target: {node: 1}, at: {step: 5}, expect: failed, because: lost}]",
             '8: groups[0].faults[0].instead = "node.power_off", is never used, since every site allows '
             "node.kill_processes; remove it",
         ),
         (
             "name: a\nworkload: torch.train\nnodes: 2\nfaults: [{kind: node.power_off, instead: "
-            "node.power_off, target: {node: 1}, at: {step: 5}, expect: failed}]",
+            "node.power_off, target: {node: 1}, at: {step: 5}, expect: failed, because: lost}]",
             '8: groups[0].faults[0].instead = "node.power_off", is the same as kind; name another fault or remove it',
         ),
     ],
@@ -911,8 +913,12 @@ def test_the_schema_knows_the_workloads_and_the_values_that_an_axis_takes() -> N
     group = config.campaign_json_schema()["$defs"]["Group"]["properties"]
     assert group["workload"]["enum"] == [
         "command",
+        "io.shards",
+        "mpi.cg",
+        "mpi.collectives",
         "mpi.halo",
-        "torch.allreduce",
+        "torch.collectives",
+        "torch.gemm",
         "torch.pipeline",
         "torch.train",
     ]

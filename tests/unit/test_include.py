@@ -99,8 +99,9 @@ def test_what_is_wrong_in_a_fragment_is_told_with_its_own_line(folder: Path) -> 
     assert errors(folder) == [
         "checks.yaml:1: limitz, is an unknown key, allowed: schema, name, include, description, seed, packing, limits, "
         'retry, templates, groups; did you mean "limits"?',
-        'checks.yaml:4: groups[1].workload = "mpi.hal", is no workload, allowed: command, mpi.halo, torch.allreduce, '
-        'torch.pipeline, torch.train; did you mean "mpi.halo"?',
+        'checks.yaml:4: groups[1].workload = "mpi.hal", is no workload, allowed: command, io.shards, mpi.cg, '
+        "mpi.collectives, mpi.halo, torch.collectives, torch.gemm, torch.pipeline, torch.train; "
+        'did you mean "mpi.halo"?',
         'checks.yaml:4: groups[1].name = "own", is the name of groups[0] too; give each its own',
         "parts/more.yaml:7: groups[2].steps = 0, is too small, allowed: 1 and above; raise it",
         "parts/more.yaml:8: groups[2].params.row = 1, is no parameter of mpi.halo, allowed: columns, rows; "
@@ -220,10 +221,11 @@ def test_a_text_that_is_of_no_file_includes_nothing() -> None:
 
 
 def test_a_campaign_too_large_for_one_file_is_refused(folder: Path) -> None:
-    values = ", ".join(str(n) for n in range(1, 1000))
+    values = ", ".join(str(n) for n in range(2, 1001))
     for n in range(12):
         (folder / f"f{n}.yaml").write_text(
-            f"groups:\n  - {{name: f{n}, workload: torch.allreduce, nodes: 1, params: {{message_bytes: [{values}]}}}}\n"
+            f"groups:\n  - {{name: f{n}, workload: torch.collectives, nodes: 1, "
+            f"params: {{message_bytes: [{values}]}}}}\n"
         )
     include = ", ".join(f"f{n}.yaml" for n in range(12))
     (folder / "c.yaml").write_text(OWN.replace("checks.yaml, parts/more.yaml", include))

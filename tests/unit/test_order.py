@@ -145,7 +145,7 @@ def test_an_order_is_checked_although_something_else_is_wrong() -> None:
 
 
 def test_to_need_a_group_that_is_expected_to_fail_is_doubted() -> None:
-    fault = "{kind: node.kill_processes, target: {node: 0}, at: {step: 9}, expect: failed}"
+    fault = "{kind: node.kill_processes, target: {node: 0}, at: {step: 9}, expect: failed, because: lost}"
     groups = f"name: a, faults: [{fault}]", "name: b, needs: [a]"
     problems = config.check(campaign(*groups), SITE, path="c.yaml", text=text(*groups))
     assert [(str(p), p.warning) for p in problems] == [
@@ -155,6 +155,29 @@ def test_to_need_a_group_that_is_expected_to_fail_is_doubted() -> None:
             True,
         )
     ]
+
+
+def _beside(*groups: str) -> list[tuple[str, bool]]:
+    site = SITE.model_copy(update={"kind": "emulated"})
+    problems = config.check(campaign(*groups), site, path="c.yaml", text=text(*groups))
+    return [(str(p), p.warning) for p in problems]
+
+
+AWAY = "faults: [{kind: controller.away, at: {step: 9}, for_s: 3, expect: unharmed}]"
+
+
+def test_a_fault_that_reaches_other_groups_says_which() -> None:
+    assert _beside(f"name: a, {AWAY}", "name: b", "name: c, after: [a]") == [
+        (
+            'c.yaml:5: groups[0].faults[0].kind = "controller.away", reaches every job of the cluster, those of b too, '
+            "which may run beside it; where that matters write after: [b]",
+            True,
+        )
+    ]
+
+
+def test_a_fault_that_waits_for_all_others_reaches_none() -> None:
+    assert _beside("name: b", f"name: a, after: [b], {AWAY}") == []
 
 
 def test_a_chain_of_a_thousand_groups_is_planned() -> None:

@@ -21,7 +21,7 @@ name: x
 seed: 1
 groups:
   - name: reduce.all
-    workload: torch.allreduce
+    workload: torch.collectives
     scaling: {mode: strong, nodes: [1, 2]}
     repeats: 3
   - name: halo

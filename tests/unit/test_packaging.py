@@ -109,7 +109,7 @@ def test_a_laptop_gets_neither_torch_nor_submitit_nor_mpi(extra: str) -> None:
 
 
 def test_all_is_the_sum_of_what_a_run_needs() -> None:
-    assert _closure({"all"}) >= HEAVY_OR_ELSEWHERE | {"matplotlib"}
+    assert _closure({"all"}) >= HEAVY_OR_ELSEWHERE | {"scipy", "pandas"}
     assert "pytest" not in _closure({"all"})
 
 

@@ -54,7 +54,13 @@ FAULTED: dict[str, Any] = {
     "workload": "torch.train",
     "nodes": 2,
     "faults": (
-        {"kind": "node.kill_processes", "target": {"node": 0}, "at": {"step": 9}, "expect": "failed"},
+        {
+            "kind": "node.kill_processes",
+            "target": {"node": 0},
+            "at": {"step": 9},
+            "expect": "failed",
+            "because": "was lost",
+        },
     ),
 }
 SIZES: dict[str, Any] = {"axes": ({"nodes": (1, 4, 2)},), "repeats": 2}
@@ -97,7 +103,7 @@ def test_a_shared_job_whose_cases_are_all_small_is_small() -> None:
 
 def test_cases_of_other_ranks_partitions_and_kinds_share_no_allocation() -> None:
     other = site(partitions={"fat": {"partition": "fat"}})
-    torch = {"workload": "torch.allreduce", "nodes": 1}
+    torch = {"workload": "torch.collectives", "nodes": 1}
     found = campaign(
         {"nodes": 2},
         {"nodes": 1, "ranks_per_node": 2},
@@ -197,7 +203,7 @@ def test_a_packing_that_means_nothing_is_refused(more: dict[str, Any]) -> None:
 GROUPS = st.lists(
     st.fixed_dictionaries(
         {
-            "workload": st.sampled_from(["mpi.halo", "torch.allreduce"]),
+            "workload": st.sampled_from(["mpi.halo", "torch.collectives"]),
             "ranks_per_node": st.integers(1, 2),
             "repeats": st.integers(1, 5),
             "time_limit_min": st.integers(1, 40),

@@ -92,8 +92,20 @@ def test_a_case_holds_everything_that_was_left_out() -> None:
         "max_restarts": 0,
         "spares": 0,
         "shrink": False,
-        "detection": {"lease_s": 5.0, "frozen_s": 1.0, "step_s": 10.0, "checkpoint_s": 60.0, "start_s": 120.0},
-        "gates": ({"metric": "residual", "statistic": "max", "minimum": None, "maximum": 1, "where": {"step": 9}},),
+        "detection": {"lease_s": 5.0, "frozen_s": 0.9, "step_s": 10.0, "checkpoint_s": 60.0, "start_s": 120.0},
+        "gates": (
+            {
+                "metric": "residual",
+                "statistic": "max",
+                "minimum": None,
+                "maximum": 1,
+                "where": {"step": 9},
+                "baseline": "",
+                "history": "",
+                "smallest": "",
+                "despite": (),
+            },
+        ),
         "twin": "",
         "is_twin": False,
         "deterministic": True,
@@ -101,6 +113,7 @@ def test_a_case_holds_everything_that_was_left_out() -> None:
         "axes": {},
         "partition": "",
         "command": None,
+        "environment": {},
     }  # fmt: skip
     assert second.gates == (Gate("residual", "max", None, 1, {"step": 9}),)
     assert second.label == "g0/n3/r1"
@@ -271,7 +284,9 @@ def test_two_faulted_groups_share_a_twin() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"twin": False}, {"faults": ({**FAULT, "expect": "failed"},)}], ids=["declined", "failed"]
+    "change",
+    [{"twin": False}, {"faults": ({**FAULT, "expect": "failed", "because": "was lost"},)}],
+    ids=["declined", "failed"],
 )
 def test_no_twin_where_none_is_wanted(change: dict[str, Any]) -> None:
     (case,) = expand(campaign({**FAULTED, **change}), site()).cases
@@ -297,7 +312,7 @@ def shapes(found: Plan) -> list[tuple[str, str, list[tuple[str, int, int, bool, 
 
 def test_cases_of_one_shape_share_a_job_and_faulted_ones_do_not() -> None:
     allreduce = {
-        "workload": "torch.allreduce",
+        "workload": "torch.collectives",
         "scaling": {"mode": "strong", "nodes": (1, 2)},
         "repeats": 2,
         "time_limit_min": 3,
@@ -368,7 +383,7 @@ GROUPS = st.lists(
     st.fixed_dictionaries(
         {
             "shape": st.sampled_from(
-                [TRAIN, FAULTED, {"workload": "mpi.halo"}, {"workload": "torch.allreduce"}]
+                [TRAIN, FAULTED, {"workload": "mpi.halo"}, {"workload": "torch.collectives"}]
             ),
             "nodes": st.lists(st.integers(2, 8), min_size=1, max_size=3, unique=True),
             "ranks_per_node": st.integers(1, 3),

@@ -42,7 +42,7 @@ schema: 1
 name: golden
 seed: 1
 groups:
-  - {name: allreduce, workload: torch.allreduce, nodes: 4, ranks_per_node: 2, repeats: 2}
+  - {name: allreduce, workload: torch.collectives, nodes: 4, ranks_per_node: 2, repeats: 2}
   - {name: halo, workload: mpi.halo, nodes: 4}
   - name: train
     workload: torch.train

@@ -73,7 +73,7 @@ PLAIN = (
     "plainvalue7x", "/plainvalue7x", "PLAINVALUE7X", "file:plainvalue7x", r"plainvalue7x(?P<value>\d)",
     r"plainvalue7x(?P<step>\d)",
 )  # fmt: skip
-OTHERS: tuple[Any, ...] = ("plain", "/plain", 1, 2, 3, 1.0, True, "mpi.halo", "1", "rank.kill")
+OTHERS: tuple[Any, ...] = ("plain", "/plain", 1, 2, 3, 1.0, True, "mpi.halo", "1", "rank.kill", "2%")
 
 
 def minimal(annotation: Any, metadata: tuple[Any, ...] = ()) -> Any:
@@ -306,7 +306,7 @@ _HALO: dict[str, Any] = {"name": "g", "workload": "mpi.halo", "nodes": 2}
 _COMMAND: dict[str, Any] = {
     "name": "g", "workload": "command", "nodes": 2, "command": {"run": ("prog",), "success": {"output": ("ok",)}},
 }  # fmt: skip
-_FAULT = {"kind": "rank.kill", "target": {"rank": 0}, "at": {"step": 1}, "expect": "failed"}
+_FAULT = {"kind": "rank.kill", "target": {"rank": 0}, "at": {"step": 1}, "expect": "failed", "because": "x"}
 _BY_REGEX = {"name": "rate_per_s", "unit": "1/s", "regex": r"(?P<value>\d)"}
 _BY_KEY = {"name": "rate_per_s", "unit": "1/s", "key": "k", "coordinates": {"size": "1"}}
 
@@ -325,6 +325,7 @@ CAMPAIGNS: dict[str, dict[str, Any]] = {
     "by regex": _campaign(_COMMAND, metrics=(_BY_REGEX,)),
     "by key": _campaign(_COMMAND, metrics=(_BY_KEY,)),
     "fault": _campaign({**_HALO, "faults": (_FAULT,)}),
+    "hook": _campaign({**_COMMAND, "faults": ({**_FAULT, "at": {"event": "x"}},)}, cooperates=True),
 }
 # Compared with what there is, so that no other text gets as far as a script.
 KNOWN_NAMES = {
@@ -338,6 +339,13 @@ KNOWN_NAMES = {
     ("groups", 0, "faults", 0, "instead"): "names a kind of fault",
     ("groups", 0, "gates", 0, "metric"): "names a metric",
     ("groups", 0, "gates", 0, "where", KEY): "names a column",
+    ("groups", 0, "gates", 0, "smallest"): "is a percentage",
+    ("groups", 0, "repeats", "until", "metric"): "names a metric",
+    ("groups", 0, "repeats", "until", "where", KEY): "names a column",
+    ("groups", 0, "repeats", "until", "within"): "is a percentage",
+    ("groups", 0, "repeats", "until", "level"): "is a percentage",
+    ("groups", 0, "compare", "smallest"): "is a percentage",
+    ("groups", 0, "command", "answers", "metrics", 0): "names a metric of the program",
 }
 CAMPAIGN_PLACES = [p for p in texts_of(Campaign) if p not in CODE and p not in KNOWN_NAMES]
 

@@ -19,6 +19,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+import collective_faults
+
 ROOT = Path(__file__).parents[2]
 Change = Callable[[Any], None]  # what a negative control does to a workload
 
@@ -36,6 +39,7 @@ class FakeContext:
     deterministic: bool = True
     device: str = "cpu"
     backend: str = "gloo"
+    folders: dict[str, str] = field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     checks: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
@@ -99,11 +103,12 @@ class Plan:
     engine: str = "own"
     seed: int = 7
     change: str = ""  # name of a CHANGES entry, for ranks that a closure cannot reach
+    storage: str = ""  # folder of what a workload writes besides
 
 
 def skip_exchange(workload: Any) -> None:
     """Halos are never exchanged."""
-    workload.exchange = lambda: None
+    workload.exchange = lambda *halos: None
 
 
 def lose_a_sweep(workload: Any) -> None:
@@ -122,9 +127,63 @@ def fail_on_rank_1(workload: Any) -> None:
         raise RuntimeError("rank 1 fails on purpose")
 
 
+def slow_on_rank_1(workload: Any) -> None:
+    """Rank 1 sweeps 30 ms longer in each step."""
+    if workload.context.rank == 1:
+        module = sys.modules[type(workload).__module__]
+        sweep = module.sweep  # type: ignore[attr-defined]
+
+        def slow(*grids: Any) -> Any:
+            time.sleep(0.03)
+            return sweep(*grids)
+
+        module.sweep = slow  # type: ignore[attr-defined]
+
+
+def lose_a_block(workload: Any) -> None:
+    """The last of a shard is never written."""
+    write = workload.write
+
+    def short(path: Path) -> Any:
+        took = write(path)
+        os.truncate(path, path.stat().st_size - 100)
+        return took
+
+    workload.write = short
+
+
+def read_own_shard(workload: Any) -> None:
+    """Each rank reads what it wrote itself, where it should read another's."""
+    path, rank = workload.path, workload.context.rank
+    workload.path = lambda step, _: path(step, rank)
+
+
+def swap_blocks(workload: Any) -> None:
+    """Two blocks of each shard are in each other's place."""
+    write = workload.write
+
+    def swapped(path: Path) -> Any:
+        took, data = write(path), bytearray(path.read_bytes())
+        data[:4096], data[4096:8192] = data[4096:8192], data[:4096]
+        path.write_bytes(data)
+        return took
+
+    workload.write = swapped
+
+
 CHANGES: dict[str, Change] = {
-    f.__name__: f for f in (skip_exchange, lose_a_sweep, sabotage_position, fail_on_rank_1)
-}
+    f.__name__: f
+    for f in (
+        skip_exchange,
+        lose_a_sweep,
+        sabotage_position,
+        fail_on_rank_1,
+        slow_on_rank_1,
+        lose_a_block,
+        read_own_shard,
+        swap_blocks,
+    )
+} | collective_faults.FAULTS
 
 
 def run_rank(plan: Plan, rank: int, change: Change | None = None) -> Report:
@@ -133,6 +192,7 @@ def run_rank(plan: Plan, rank: int, change: Change | None = None) -> Report:
     from harness.workloads import create
 
     context = FakeContext(rank, plan.world, plan.params, plan.steps, seed=plan.seed)
+    context.folders = {where: f"{plan.storage}/{where}" for where in ("shared", "node-local")}
     report = Report()
     try:
         workload = create(plan.workload)
