@@ -88,12 +88,14 @@ def test_agents_and_ranks_run_in_another_root_with_what_is_mounted(cluster: Any,
     with Results(folder / "results.h5") as results:
         attempts = results.rows("attempts")
     assert [a["outcome"] for a in attempts] == ["completed", "completed"]
-    # An agent on each node of each job; ranks of MPI come by srun, those of torch are the agent's children.
+    # An agent on each node of each job, and at its end who looks what agents left; ranks of MPI come by srun, those of
+    # torch are the agent's children.
     nodes = {a["job_key"]: json.loads(a["nodes"]) for a in attempts}
     halo = next(a["job_key"] for a in attempts if len(json.loads(a["rank_nodes"])) == 4)
-    agent, rank = "harness.runtime.agent", "harness.runtime.rank"
+    once = ("harness.runtime.agent", "harness.runtime.leftovers")
     assert entered(image, before) == sorted(
-        [(n, agent) for job in nodes.values() for n in job] + [(n, rank) for n in nodes[halo]] * 2
+        [(n, module) for job in nodes.values() for n in job for module in once]
+        + [(n, "harness.runtime.rank") for n in nodes[halo]] * 2
     )
 
 
