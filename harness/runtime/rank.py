@@ -195,18 +195,19 @@ def run(spec_path: Path, rank: int) -> int:
         trace = traceback.format_exc()
         with contextlib.suppress(OSError):  # a disk that takes no more, which may be what was raised
             print(trace, file=sys.stderr, flush=True)
-        with contextlib.suppress(OSError):
+        try:
             context.event(
                 ev.RANK_RAISED, error=f"{type(error).__name__}: {error}"[:1000], trace=trace[-_MAX_TRACE:]
             )
+        except OSError:
+            return _fail(recorder, position, EXIT_RAISED, page.UNRECORDED)
         return _fail(recorder, position, EXIT_RAISED)
     recorder.close()
     position.set(state=page.DONE)
     return 0
 
 
-def _fail(recorder: Recorder, position: page.Page, code: int) -> int:
-    state = page.FAILED
+def _fail(recorder: Recorder, position: page.Page, code: int, state: int = page.FAILED) -> int:
     try:
         recorder.close()
     except OSError:

@@ -24,7 +24,7 @@ from harness.faults import FaultError, damage  # noqa: E402
 from harness.runtime.checkpoint import SHARED, CheckpointError, Checkpoints  # noqa: E402
 from harness.runtime.checkpoint_files import Stamp  # noqa: E402
 from harness.runtime.checkpoint_verify import Place, looked_through  # noqa: E402
-from harness.workloads import create  # noqa: E402
+from harness.workloads import REGISTRY, create  # noqa: E402
 
 BEFORE, NEWEST, STEPS = 2, 4, 6
 RESTORE_EVERY = 10  # the others are looked through only, by every rank, as a restore does before it loads
@@ -38,7 +38,9 @@ class Storm:
         self.spec, self.rank, self.world = spec, rank, int(spec["world"])
         self.good, self.copy = Path(spec["folder"], "good"), Path(spec["folder"], "copy")
         self.workload = create(spec["workload"])
-        self.workload.setup(FakeContext(rank, self.world, spec["params"], STEPS))
+        self.workload.setup(
+            FakeContext(rank, self.world, {**REGISTRY[spec["workload"]].defaults, **spec["params"]}, STEPS)
+        )
 
     def checkpoints(self, parent: Path, restart: int) -> Checkpoints:
         return Checkpoints(

@@ -21,7 +21,7 @@ groups:
     workload: torch.train
     nodes: 1
     ranks_per_node: 2
-    steps: 80
+    steps: 250
     warmup_steps: 1
     checkpoint: {every_steps: 10}
     recovery: {policy: warm-restart, max_restarts: 9}
