@@ -284,7 +284,11 @@ def _neighbours(groups: Sequence[tuple[int, Group]]) -> Iterator[Finding]:
     """Of faults that reach every job of the cluster: which other groups may be running then."""
     for index, group in groups:
         apart = {group.name, *group.after, *group.needs}
-        beside = [g.name for _, g in groups if g.name not in apart and group.name not in (*g.after, *g.needs)]
+        beside = [
+            g.name
+            for _, g in groups
+            if g.role == group.role and g.name not in apart and group.name not in (*g.after, *g.needs)
+        ]  # groups of another role come before or after
         for number, fault in enumerate(group.faults):
             if beside and fault_model.KINDS[fault.kind].hits == "controller":
                 more = f" and {len(beside) - 3} more" if len(beside) > 3 else ""

@@ -178,6 +178,7 @@ def test_a_fault_that_reaches_other_groups_says_which() -> None:
 
 def test_a_fault_that_waits_for_all_others_reaches_none() -> None:
     assert _beside("name: b", f"name: a, after: [b], {AWAY}") == []
+    assert _beside("name: b", f"name: a, role: post-check, {AWAY}") == []
 
 
 def test_a_chain_of_a_thousand_groups_is_planned() -> None:
