@@ -22,7 +22,7 @@ from analysis import report
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)"),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, which `make test` as root installs"),
 ]
 
 DESK, PHONE = (1280, 2400), (390, 2400)

@@ -126,7 +126,9 @@ def test_the_page_names_every_table() -> None:
     assert set(TABLES) <= told
 
 
-@pytest.mark.skipif(shutil.which("h5dump") is None, reason="needs h5dump (apt-get install hdf5-tools)")
+@pytest.mark.skipif(
+    shutil.which("h5dump") is None, reason="needs h5dump, which `make test` as root installs (hdf5-tools)"
+)
 def test_h5dump_understands_every_command_of_the_page(files: Path, tmp_path: Path) -> None:
     found = re.search(r"## h5dump\n\n```sh\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None
