@@ -283,9 +283,7 @@ class Agent:
                 )
 
     def _ask_forkserver(self, **request: Any) -> None:
-        assert (
-            self.forkserver is not None and self.forkserver.stdin is not None
-        )  # it was asked for with a pipe
+        assert self.forkserver is not None and self.forkserver.stdin is not None  # asked for with a pipe
         self.forkserver.stdin.write(json.dumps(request).encode() + b"\n")
 
     def _spawn(self, number: int, message: Message) -> None:
@@ -428,9 +426,8 @@ class Agent:
 
     async def _watch(self) -> int:
         beat = measured = shipped = 0.0
-        told_astray: list[
-            int
-        ] = []  # told at once: what follows from it may end the attempt before the next beat
+        # Told at once: what follows from it may end the attempt before the next beat.
+        told_astray: list[int] = []
         while True:
             now = time.monotonic()
             if self._failure is not None:
