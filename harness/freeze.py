@@ -7,9 +7,9 @@ of a hundred. Byte code is put beside the source; another interpreter version fa
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import marshal
 import os
-import py_compile
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +55,18 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
+def _compiled(source: bytes, name: str) -> bytes:
+    """What a .pyc file holds (PEP 552, hash-based and unchecked): an import from the zip compiles nothing."""
+    code = compile(source, name, "exec", dont_inherit=True)
+    unchecked_hash = (1).to_bytes(4, "little")
+    return (
+        importlib.util.MAGIC_NUMBER
+        + unchecked_hash
+        + importlib.util.source_hash(source)
+        + marshal.dumps(code)
+    )
+
+
 def freeze(target: Path) -> str:
     """Write the zip file, synced; returns the SHA-256 of its sources."""
     digest = hashlib.sha256()
@@ -62,21 +74,12 @@ def freeze(target: Path) -> str:
     with (
         open(temporary, "wb", opener=private) as target_file,
         zipfile.ZipFile(target_file, "w", zipfile.ZIP_STORED) as archive,
-        tempfile.TemporaryDirectory() as scratch,
     ):
         for path, name in _sources():
             source = path.read_bytes()
             digest.update(name.encode() + b"\0" + source + b"\0")
             archive.writestr(zipfile.ZipInfo(name), source)
-            compiled = Path(scratch) / "module.pyc"
-            py_compile.compile(
-                str(path),
-                cfile=str(compiled),
-                dfile=name,
-                doraise=True,
-                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-            )
-            archive.writestr(zipfile.ZipInfo(f"{name}c"), compiled.read_bytes())
+            archive.writestr(zipfile.ZipInfo(f"{name}c"), _compiled(source, name))
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(target)

@@ -57,7 +57,17 @@ class Healer:
             self._begin_healing(replace(lease, error=str(error)), "timer")
             self.turn()
             raise ClusterError(f"{lease.kind}: {error}") from error
-        lease = replace(lease, state=leases.ACTIVE, evidence=evidence, effect_wall_ns=time.time_ns())
+        # It lasts from its effect: a daemon may have taken seconds to end.
+        lasting = int(lease.for_s * 1e9)
+        lease = replace(
+            lease,
+            state=leases.ACTIVE,
+            evidence=evidence,
+            effect_wall_ns=time.time_ns(),
+            until_wall_ns=time.time_ns() + lasting,
+            until_monotonic_ns=time.monotonic_ns() + lasting,
+        )
+        self._due[lease.serial] = lease.until_monotonic_ns / 1e9
         self._record(lease)
         return {**lease.to_json(), "changed": True}
 

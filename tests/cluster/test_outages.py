@@ -126,8 +126,14 @@ def test_the_controller_goes_away_just_when_cases_begin(clusters: Any) -> None:
     # itself when it is back; and its nodes are busy for minutes: hence a cluster of its own.
     cluster = clusters("--nodes", "4", "--conf", "MinJobAge=301")
     campaign = TRIVIAL % (2, "1") + "  - {name: halo, workload: mpi.halo, nodes: 1, steps: 20}\n"
-    folder, driver = start(cluster, "begins", campaign, cluster.site())
-    wait("a supervisor begins", lambda: any(folder.glob("work/*/claim.json")))
+    begun_jobs = cluster.shared / "begun-jobs"
+    site = cluster.site()
+    prologue = (
+        f"prologue: ['touch {begun_jobs}', 'sleep 4']\n"  # what comes after it meets a frozen controller
+    )
+    site.write_text(site.read_text() + prologue)
+    folder, driver = start(cluster, "begins", campaign, site)
+    wait("a job begins", begun_jobs.exists)
     away = _controller_away(cluster, 25, frozen=True)
     try:
         output, _ = driver.communicate(timeout=250)

@@ -68,7 +68,7 @@ def test_random_times_that_fall_into_a_recovery_do_not_strike_together(tmp_path:
     lines = events(
         tmp_path,
         "      - {kind: rank.kill, target: {random: rank}, at: {mtbf_s: 0.05}, count: 3, expect: recovered}\n",
-        steps=800,
+        steps=5000,
         rows=256,
     )
     requests = of_kind(lines, "fault.requested")
