@@ -1,9 +1,11 @@
 """What measuring adds: collectives through the harness against a bare loop of the same calls, in the same ranks.
 
 A campaign runs on site ``local`` for real: supervisor, agents, records, checks. In the code that its jobs run, the
-workloads get one thing more: after each step a block of bare calls, a barrier and two looks at the clock around each
-and nothing else, on buffers of the same sizes. So both are measured by the same ranks, in one allocation, turn by
-turn. Figures are medians over iterations of the slowest rank; the interval of their ratio is a bootstrap over steps.
+workloads get one thing more: after each step two blocks of bare calls, a barrier and two looks at the clock around
+each and nothing else, on buffers of the same sizes. The first block sends the same data again and again, as benchmarks
+do; the second writes the data anew before each call, as the harness does and as programs do, so that what is sent lies
+in the sender's cache. So all are measured by the same ranks, in one allocation, turn by turn. Figures are medians
+over iterations of the slowest rank; the interval of a ratio is a bootstrap over steps.
 
 A second opinion on the bare loop, in processes of its own without any harness: mpi4py's own benchmark module, a
 ping-pong, whose half is one message. It is no all-reduce, and says whether the order of magnitude is right.
@@ -34,7 +36,11 @@ PLANTED = """
 
 
 class Interleaved(WORKLOAD):
-    tables = {**WORKLOAD.tables, "bare": ("step", "message_bytes", "elapsed_ns")}
+    tables = {
+        **WORKLOAD.tables,
+        "bare": ("step", "message_bytes", "elapsed_ns"),
+        "anew": ("step", "message_bytes", "elapsed_ns"),
+    }
 
     def step(self, step):
         answer = super().step(step)
@@ -48,15 +54,20 @@ class Interleaved(WORKLOAD):
                 call = self.prepare(self.sent, self.received)
             else:
                 call = self.barrier
-            took, clock, barrier = [], time.monotonic_ns, self.barrier
-            for _ in range(BARE):
+            clock, barrier = time.monotonic_ns, self.barrier
+            for table in ("bare", "anew"):
+                took, arms = [], size and table == "anew"
+                for _ in range(BARE):
+                    if arms:
+                        self.arm(self.sent, self.received)
+                        barrier()
+                    barrier()
+                    start = clock()
+                    call()
+                    took.append(clock() - start)
                 barrier()
-                start = clock()
-                call()
-                took.append(clock() - start)
-            barrier()
-            for elapsed in took[-KEPT:]:
-                self.context.record("bare", {"step": step, "message_bytes": size, "elapsed_ns": elapsed})
+                for elapsed in took[-KEPT:]:
+                    self.context.record(table, {"step": step, "message_bytes": size, "elapsed_ns": elapsed})
         return answer
 
 
@@ -73,10 +84,10 @@ class Row:
     operation: str
     message_bytes: int
     bare_s: float
+    anew_s: float
     harness_s: float
-    ratio: float
-    low: float
-    high: float
+    to_bare: tuple[float, float, float]  # harness / bare: its value and the ends of its interval
+    to_anew: tuple[float, float, float]
     n: int
 
 
@@ -132,15 +143,16 @@ def _plant(code: Path) -> None:
 
 
 def slowest_ns(results: Results, workload: str, case: int, table: str, size: int, calls: int) -> np.ndarray:
-    """Times of the slowest rank, in the order of the calls: (steps, calls in a step)."""
+    """Times of the slowest rank, in the order of the calls: (steps, calls in a step); no step that warms up."""
     samples = results.samples(workload, table, ["message_bytes", "elapsed_ns"])
     here = (samples["case"] == case) & (samples["message_bytes"] == size)
     ranks = [samples["elapsed_ns"][here & (samples["rank"] == rank)] for rank in (0, 1)]
-    return np.max(ranks, axis=0).reshape(-1, calls)
+    slowest = np.max(ranks, axis=0).reshape(-1, calls)
+    return np.asarray(slowest[len(slowest) // 10 :])
 
 
 def compare(results: Results) -> list[Row]:
-    """A row for each case and size; the first tenth of the steps is warm-up."""
+    """A row for each case and size."""
     rows = []
     for number, case in enumerate(results.rows("cases")):
         if case["outcome"] != "completed":
@@ -148,33 +160,34 @@ def compare(results: Results) -> list[Row]:
         workload = str(case["workload"])
         samples = results.samples(workload, "collectives", ["message_bytes"])
         for size in np.unique(samples["message_bytes"][samples["case"] == number]).tolist():
-            through, bare = (
+            through, bare, anew = (
                 slowest_ns(results, workload, number, table, size, calls) / 1e9
-                for table, calls in (("collectives", 1), ("bare", KEPT))
+                for table, calls in (("collectives", 1), ("bare", KEPT), ("anew", KEPT))
             )
-            rows.append(
-                _row(
-                    workload,
-                    str(case["label"]),
-                    size,
-                    through[len(through) // 10 :, 0],
-                    bare[len(bare) // 10 :],
-                )
-            )
+            rows.append(_row(workload, str(case["label"]), size, through[:, 0], bare, anew))
     return rows
 
 
-def _row(workload: str, label: str, size: int, through: np.ndarray, bare: np.ndarray) -> Row:
-    """Steps are resampled, each with its own calls of both kinds."""
-    random = np.random.default_rng(1)
-    drawn = random.integers(0, len(through), (500, len(through)))
+def _row(
+    workload: str, label: str, size: int, through: np.ndarray, bare: np.ndarray, anew: np.ndarray
+) -> Row:
+    operation = label.partition("operation=")[2].partition("/")[0]
+    medians = (float(np.median(times)) for times in (bare, anew, through))
+    return Row(
+        workload, operation, size, *medians, _ratio(through, bare), _ratio(through, anew), len(through)
+    )
+
+
+def _ratio(through: np.ndarray, bare: np.ndarray) -> tuple[float, float, float]:
+    """Of medians, with its interval: steps are resampled, each with its own calls of both kinds."""
+    drawn = np.random.default_rng(1).integers(0, len(through), (500, len(through)))
     ratios = [np.median(through[pick]) / np.median(bare[pick]) for pick in drawn]
     low, high = np.quantile(ratios, (0.025, 0.975))
-    operation = label.partition("operation=")[2].partition("/")[0]
-    middle = float(np.median(bare)), float(np.median(through))
-    return Row(
-        workload, operation, size, *middle, middle[1] / middle[0], float(low), float(high), len(through)
-    )
+    return float(np.median(through) / np.median(bare)), float(low), float(high)
+
+
+def _words(ratio: tuple[float, float, float]) -> tuple[str, str]:
+    return f"{ratio[0]:.3f}", f"{ratio[1]:.3f} to {ratio[2]:.3f}"
 
 
 def second_opinion(sizes: list[int]) -> list[tuple[str, ...]]:
@@ -209,10 +222,10 @@ def main(options: argparse.Namespace) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     print_table(
         f"collectives of two ranks through the harness and in a bare loop (aim: within {AIM - 1:.0%})",
-        ("", "size", "bare us", "harness us", "ratio", "95 %", "n"),
+        ("", "size", "bare us", "data anew us", "harness us", "to bare", "95 %", "to anew", "95 %", "n"),
         [
-            (f"{r.workload} {r.operation}", f"{r.message_bytes}", f"{r.bare_s * 1e6:.2f}", f"{r.harness_s * 1e6:.2f}",
-             f"{r.ratio:.3f}", f"{r.low:.3f} to {r.high:.3f}", f"{r.n}")
+            (f"{r.workload} {r.operation}", f"{r.message_bytes}", *(f"{s * 1e6:.2f}" for s in (r.bare_s, r.anew_s,
+             r.harness_s)), *_words(r.to_bare), *_words(r.to_anew), f"{r.n}")
             for r in rows
         ],
     )  # fmt: skip

@@ -25,7 +25,7 @@ groups:
     steps: %d
     params: {rows: %d, columns: 64}
     checkpoint: {every_steps: 10}
-    detection: {step_s: 1.5, start_s: 30}
+    detection: {step_s: 1.5, start_s: 8}
     recovery: {policy: new-step, max_restarts: 9}
     faults:
 """
