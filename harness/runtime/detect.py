@@ -20,7 +20,7 @@ DEAD, FROZEN, HUNG, DEADLOCK, LIVELOCK, SILENT, STRAYED = (
     "dead", "frozen", "hung", "deadlock", "livelock", "silent", "strayed",
 )  # fmt: skip
 HISTORY = 200  # durations of a section that are remembered
-ENOUGH = 3  # durations before a window is believed
+ENOUGH = page.EARLY_STEPS  # durations before a window is believed
 MADS = 8.0
 LONGER = 1.5  # times the longest that was healthy
 
@@ -127,10 +127,11 @@ class Detector:
             return float("inf")  # the rank itself waits no longer than rank_faults.HOLD_S
         if section == page.SAVE:
             return max(self._settings["checkpoint_s"], learned_s(self._saves))
-        if section == page.STEP or (section == page.SETUP and view.begun >= 0):
-            if len(self._steps) < ENOUGH:
-                return max(start_s, self._settings["step_s"])
-            return max(self._settings["step_s"], learned_s(self._steps))
+        if section in (page.EARLY, page.STEP) or (section == page.SETUP and view.begun >= 0):
+            # Only the harness's own loop says which steps are early; they may be too quick for any to be seen.
+            early = section == page.EARLY or not self._own_loop
+            floor_s = max(start_s, self._settings["step_s"]) if early and len(self._steps) < ENOUGH else 0.0
+            return max(self._settings["step_s"], floor_s, learned_s(self._steps))
         return start_s
 
     def step_s(self) -> float:

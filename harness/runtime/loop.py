@@ -102,7 +102,8 @@ class Loop:
         return restored.step
 
     def _step(self, step: int, first: int) -> None:
-        self._page.set(begun=step, section=page.STEP)
+        early = step - first < page.EARLY_STEPS
+        self._page.set(begun=step, section=page.EARLY if early else page.STEP)
         self._faults.step(step)
         self._page.advance()
         start = time.monotonic_ns()

@@ -34,8 +34,11 @@ STATES = (
     "starting", "running", "closing", "done", "failed", "its node's own disk takes no more records (full, or a quota)",
 )  # fmt: skip
 
-SETUP, LOAD, STEP, SAVE, CLOSE, HELD = range(6)  # HELD: at the beginning of a step, for a fault from outside
-SECTIONS = ("setup", "load", "step", "save", "close", "held")
+# HELD: at the beginning of a step, for a fault from outside. EARLY: one of an attempt's first EARLY_STEPS steps, which
+# may take as long as a start: libraries connect, compile and tune themselves.
+SETUP, LOAD, STEP, SAVE, CLOSE, HELD, EARLY = range(7)
+SECTIONS = ("setup", "load", "step", "save", "close", "held", "early step")
+EARLY_STEPS = 3
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from harness.model import fault as model
 from harness.model.fault import Fault
-from harness.runtime.page import GO_ON, HELD, STEP, Page
+from harness.runtime.page import GO_ON, HELD, Page
 from harness.runtime.routine import Routine
 
 T = TypeVar("T")
@@ -92,10 +92,11 @@ class RankFaults:
         self._routine.begin(step)
         self._page.strayed = self._routine.strayed
         if held := [n for n, f in self._held_at_step if f.at_step == step]:
+            section = self._page.section
             self._page.set(section=HELD)
             for n in held:
                 self._hold(n)
-            self._page.set(section=STEP)
+            self._page.set(section=section)
         for n, fault in self._own:
             if fault.at_step == step and fault.kind not in CONTROLS:
                 self._strike(n, fault)

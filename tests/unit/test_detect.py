@@ -29,12 +29,19 @@ LOOK_S = 0.1
 Told = Callable[[float], View]
 
 
+def at_step(done: int) -> View:
+    """A rank that has finished so many steps of its attempt, and is in the next."""
+    section = page.EARLY if done < page.EARLY_STEPS else page.STEP
+    return View(page.RUNNING, done, done - 1, 1000, 1 + done, section)
+
+
 def running(step_s: float = 0.5, until_s: float = 1e9, **last: int) -> Told:
     """A rank that finishes a step each ``step_s`` seconds, until it stays where it is."""
 
     def told(now: float) -> View:
         done = int(min(now, until_s) / step_s)
-        view = View(page.RUNNING, done, done - 1, 1000, 2 * done + 1, page.STEP)
+        view = at_step(done)
+        view.sequence = 2 * done + 1
         if now >= until_s:
             for name, value in last.items():
                 setattr(view, name, value)
@@ -149,7 +156,7 @@ def test_a_window_is_learned_from_the_runs_own_steps() -> None:
 
         def told(now: float) -> View:
             done = sum(end <= min(now, until_s) for end in ends) - 1
-            return View(page.RUNNING, done, done - 1, 1000, 1 + done, page.STEP)
+            return at_step(done)
 
         return told
 
@@ -167,7 +174,7 @@ def test_a_rare_long_step_is_healthy_where_all_others_are_alike() -> None:
 
     def told(now: float) -> View:
         done = sum(end <= now for end in ends) - 1
-        return View(page.RUNNING, done, done - 1, 1000, 1 + done, page.STEP)
+        return at_step(done)
 
     assert play([told, told], 190) is None
 
@@ -224,6 +231,17 @@ def test_a_start_that_never_ends_is_found() -> None:
     found = play([lambda now: View(section=page.LOAD, sequence=1), lambda now: View(section=page.LOAD)], 60)
     assert found is not None
     assert (found[0], found[1].what, found[1].rank) == (20.1, DEADLOCK, 1)
+
+
+def test_a_start_is_over_after_its_early_steps_also_where_none_of_them_was_seen() -> None:
+    """Twelve steps within a tenth of a second, then nothing: no duration is known, and it is a step that hangs."""
+    quick = [lambda now: at_step(12) if now > 5 else View(section=page.SETUP, sequence=1)] * 2
+    found = play(quick, 60)
+    assert found is not None
+    assert (found[0], found[1].what) == (7.2, DEADLOCK)
+    early = play([lambda now: at_step(2) if now > 5 else View(section=page.SETUP, sequence=1)] * 2, 60)
+    assert early is not None
+    assert early[0] == 25.2
 
 
 def test_a_program_that_says_nothing_is_never_judged() -> None:
@@ -287,6 +305,6 @@ def test_no_step_below_the_floor_is_ever_called_wrong(steps: list[float]) -> Non
 
     def told(now: float) -> View:
         done = sum(end <= now for end in ends) - 1
-        return View(page.RUNNING, done, done - 1, 1000, 1 + done, page.STEP)
+        return at_step(done)
 
     assert play([told, told], ends[-1]) is None

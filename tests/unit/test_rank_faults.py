@@ -383,7 +383,7 @@ def test_each_rank_holds_at_the_step_of_a_fault_from_outside(start: Start) -> No
     assert child.status() == 0
     last = child.view.read() if child.view is not None else None
     assert last is not None
-    assert (last.due, last.finished, last.section) == (0, 3, page.STEP)
+    assert (last.due, last.finished, last.section) == (0, 3, page.SETUP)
 
 
 def steps_then(faults: RankFaults, position: Page, *, steps: int = 8) -> list[int]:
