@@ -130,7 +130,8 @@ def advance_run(run_dir: RunDir) -> int:
         RunFolderError: it is no run folder, or it cannot be written.
     """
     from harness import ledger
-    from harness.driver import Driver, RunIsDriven
+    from harness.driver import Driver
+    from harness.driving.lease import RunIsDriven
 
     driver = Driver(run_dir, judge=judge_cases, weigh=weigh_repeats)
     refuse_foreign_cluster(driver.site["kind"], driver.site["name"])
@@ -329,7 +330,8 @@ def heal(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Each case, as the run folder (and, when asked, Slurm) knows it."""
     from harness import ledger
-    from harness.driver import Driver, read_calls
+    from harness.driver import Driver
+    from harness.driving.calls import read_calls
     from harness.views import views
 
     driver = Driver(RunDir(options.run))
@@ -346,8 +348,8 @@ def status(options: argparse.Namespace) -> int:
                     "campaign": driver.identity["campaign"],
                     "site": driver.site["name"],
                     "complete": driver.complete(known),
-                    "trouble": driver.trouble,
-                    "held_back": driver.held_back,
+                    "trouble": driver.calls.trouble,
+                    "held_back": driver.calls.held_back,
                     "scheduler_calls": read_calls(driver.run),
                     "suspect_nodes": dict(known.suspects),
                     "counts": dict(Counter(view.state for view in cases)),
@@ -369,8 +371,8 @@ def status(options: argparse.Namespace) -> int:
     if options.scheduler:
         calls = ", ".join(f"{name} {count}" for name, count in sorted(read_calls(driver.run).items()))
         print(f"asked of the scheduler: {calls or 'nothing'}")
-    if driver.trouble:
-        print(f"the scheduler does not answer: {driver.trouble}", file=sys.stderr)
+    if driver.calls.trouble:
+        print(f"the scheduler does not answer: {driver.calls.trouble}", file=sys.stderr)
     return EXIT_PASS
 
 
@@ -382,7 +384,7 @@ def _say_why_they_wait(driver: Driver, cases: list[CaseView], rows: Mapping[str,
     try:
         reasons = driver.scheduler.reasons(pending)
     except CommandError as error:
-        driver.trouble = str(error)
+        driver.calls.trouble = str(error)
         return
     for view in cases:
         if view.state == "queued" and reasons.get(view.job_id, "None") != "None":

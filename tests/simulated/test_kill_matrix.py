@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from harness import driver as driver_module
 from harness import ledger, rundir
 from harness import reconcile as reconcile_module
 from harness.driver import Driver
+from harness.driving import submitting
 from harness.model.case import Case, Job, Plan, Policy, Submission
 from harness.rundir import RunDir, append_line, write_json
 from harness.slurm.commands import CommandError, CommandTimeout
@@ -204,7 +204,7 @@ def _drive(run: RunDir, file: Path, at: int) -> int:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(driver_module, "LOOKUP_WAIT_S", 0.0)
+    monkeypatch.setattr(submitting, "LOOKUP_WAIT_S", 0.0)
     monkeypatch.setattr(reconcile_module, "DEFER_S", 0.0)
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     yield folder

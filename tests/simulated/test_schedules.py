@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from harness import driver as driver_module
 from harness import ledger
 from harness import reconcile as reconcile_module
 from harness.driver import Driver
+from harness.driving import following, submitting
 from harness.model.case import Case, Job, Plan, Policy, Submission
 from harness.model.design import ENOUGH, MORE, NEVER, NOT_NEEDED, Lot, Question
 from harness.rundir import RunDir, append_line, read_lines, write_json
@@ -277,9 +277,9 @@ def _one(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Mode
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in memory: ten thousand schedules write a few hundred thousand synced lines."""
-    monkeypatch.setattr(driver_module, "LOOKUP_WAIT_S", 0.0)
-    monkeypatch.setattr(driver_module, "MAX_TRIES", 1000)
-    monkeypatch.setattr(driver_module, "SETTLED_S", 0.02)
+    monkeypatch.setattr(submitting, "LOOKUP_WAIT_S", 0.0)
+    monkeypatch.setattr(submitting, "MAX_TRIES", 1000)
+    monkeypatch.setattr(following, "SETTLED_S", 0.02)
     monkeypatch.setattr(reconcile_module, "SETTLE_S", 0.05)
     monkeypatch.setattr(reconcile_module, "DEFER_S", 0.0)
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))

@@ -17,7 +17,7 @@ from harness.model.attempt import Attempt
 from harness.model.case import Case, Job, Plan, Submission
 from harness.rundir import RunDir, read_lines
 from harness.runtime import succession
-from harness.runtime.attempt_run import AttemptRun
+from harness.runtime.attempt_blame import blamed_step
 from harness.runtime.links import SILENT, Links
 from harness.runtime.rank_view import RankView
 from harness.runtime.supervisor import Supervisor
@@ -117,7 +117,5 @@ def test_one_that_may_be_cut_off_waits_for_the_next_beats_before_it_blames_a_nod
     ("blamed", "lost", "step"), [(1, "", 15), (None, "n2", 15), (None, "", -1), (0, "n2", 16)]
 )
 def test_the_step_of_a_failure_is_that_of_the_blamed_rank(blamed: int | None, lost: str, step: int) -> None:
-    run: Any = AttemptRun.__new__(AttemptRun)
-    run.ranks, run.blamed = [RankView(node="n1", begun=16), RankView(node="n2", begun=15)], blamed
-    run.s = SimpleNamespace(links=SimpleNamespace(lost=lambda node: "silent" if node == lost else ""))
-    assert run._blamed_step() == step
+    ranks = [RankView(node="n1", begun=16), RankView(node="n2", begun=15)]
+    assert blamed_step(ranks, blamed, lambda node: "silent" if node == lost else "") == step

@@ -291,7 +291,7 @@ def test_a_disk_that_is_full_at_any_write_of_the_driver_costs_nothing(
         whole(descriptor, data)
 
     monkeypatch.setattr(rundir, "write_all", full_at_one)
-    monkeypatch.setattr("harness.driver.LOOKUP_WAIT_S", 0.0)
+    monkeypatch.setattr("harness.driving.submitting.LOOKUP_WAIT_S", 0.0)
     stopped = 0
     for _ in range(40):
         try:

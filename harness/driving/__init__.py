@@ -1,0 +1,1 @@
+"""The parts of ``harness.driver``: holding the run, calling the scheduler, submitting, following, ending."""
