@@ -98,6 +98,9 @@ def test_every_rule_was_seen_to_fire(tmp_path: Path) -> None:
     assert fired == {rule.__name__ for rule in rules.RULES}
 
 
+# --- what is not wrong ---------------------------------------------------------------------------------------
+
+
 def test_a_case_that_fails_as_declared_passes(tmp_path: Path) -> None:
     campaign = factory.small()
     declared_to_fail(campaign)

@@ -146,6 +146,9 @@ def test_aliases_within_reason_are_written_out() -> None:
     assert first.checkpoint == second.checkpoint
 
 
+# ---- schema for editors ----
+
+
 @pytest.mark.parametrize("schema", [config.campaign_json_schema(), config.site_json_schema()])
 def test_the_schema_describes_every_key_and_forbids_others(schema: dict[str, Any]) -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
