@@ -44,6 +44,15 @@ FAILED_B, MORE_FAILED, FAILED_A = "failed in B", "more failed in B", "failed in 
 REFUSED = "refused"
 MISSING, NEW = "missing in B", "new in B"
 
+# A change that is no harm -> what it means for the verdict; the worst first.
+HARMLESS: dict[str, Verdict | None] = {
+    Change.UNKNOWN.value: Verdict.UNKNOWN,
+    Change.DIFFERS.value: Verdict.UNKNOWN,
+    Change.BETTER.value: Verdict.PASS,
+    Change.NOT_WORSE.value: Verdict.PASS,
+    Change.WITHIN_NOISE.value: Verdict.WITHIN_NOISE,
+}
+
 # Status of a line -> what it means for the verdict; the worst first.
 VERDICTS: dict[str, Verdict | None] = {
     Change.WORSE.value: Verdict.FAIL,
@@ -52,11 +61,7 @@ VERDICTS: dict[str, Verdict | None] = {
     MORE_FAILED: Verdict.UNKNOWN,
     MISSING: Verdict.UNKNOWN,
     FAILED_A: Verdict.UNKNOWN,
-    Change.UNKNOWN.value: Verdict.UNKNOWN,
-    Change.DIFFERS.value: Verdict.UNKNOWN,
-    Change.BETTER.value: Verdict.PASS,
-    Change.NOT_WORSE.value: Verdict.PASS,
-    Change.WITHIN_NOISE.value: Verdict.WITHIN_NOISE,
+    **HARMLESS,
     NEW: None,
 }
 ORDER = tuple(VERDICTS)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis import history, matching, repeats, surroundings, text
-from analysis.compare import Asked
+from analysis.compare import HARMLESS, Asked
 from analysis.difference import Change, corrected
 from analysis.history import Expected, Judged
 from analysis.repeats import Block, Place, Setting
@@ -37,11 +37,7 @@ VERDICTS: dict[str, Verdict | None] = {
     Change.WORSE.value: Verdict.FAIL,
     FAILED: Verdict.FAIL,
     MISSING: Verdict.UNKNOWN,
-    Change.UNKNOWN.value: Verdict.UNKNOWN,
-    Change.DIFFERS.value: Verdict.UNKNOWN,
-    Change.BETTER.value: Verdict.PASS,
-    Change.NOT_WORSE.value: Verdict.PASS,
-    Change.WITHIN_NOISE.value: Verdict.WITHIN_NOISE,
+    **HARMLESS,
     NEW: None,
 }
 ORDER = tuple(VERDICTS)

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.model.case import Case
 from harness.model.fault import CONTROLS
+from harness.workloads import timesplit
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Entry:
     later: tuple[str, ...] = ()
     """Parameters that came after the workload, whose defaults are what was so before: ids of cases stay the same."""
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Its tables of samples that have columns of its own, and those: as its class has them."""
+    """Its tables of samples that have columns of its own, and those; its class has them from here."""
 
 
 OPERATIONS = (
@@ -49,8 +50,13 @@ SIZES_OF_MODELS: dict[str, tuple[Any, ...]] = dict.fromkeys(
     ("layers", "width", "heads", "sequence", "batch", "vocabulary"), (1, 1 << 20)
 )
 
-_TIME_SPLIT = ("compute_ns", "communication_ns", "waiting_ns")  # as harness.workloads.timesplit has them
-_COLLECTIVE = {"collectives": ("step", "message_bytes", "elapsed_ns")}
+COLLECTIVE_TABLES: Mapping[str, tuple[str, ...]] = {"collectives": ("step", "message_bytes", "elapsed_ns")}
+_COLLECTIVE_DEFAULTS: dict[str, Any] = {
+    "operation": "all-reduce",
+    "message_bytes": (65536, 1048576, 8388608),
+    "dtype": "float32",
+    "peers": "ring",
+}
 
 
 REGISTRY: dict[str, Entry] = {
@@ -59,12 +65,7 @@ REGISTRY: dict[str, Entry] = {
         "torch",
         30,
         5,
-        {
-            "operation": "all-reduce",
-            "message_bytes": (65536, 1048576, 8388608),
-            "dtype": "float32",
-            "peers": "ring",
-        },
+        _COLLECTIVE_DEFAULTS,
         False,
         "one collective of torch.distributed over every size in each step; each element compared with a formula",
         allowed={
@@ -73,19 +74,14 @@ REGISTRY: dict[str, Entry] = {
             "peers": PEERS,
             "message_bytes": (2, 1 << 36),
         },
-        tables=_COLLECTIVE,
+        tables=COLLECTIVE_TABLES,
     ),
     "mpi.collectives": Entry(
         "harness.workloads.mpi_collectives",
         "mpi",
         30,
         5,
-        {
-            "operation": "all-reduce",
-            "message_bytes": (65536, 1048576, 8388608),
-            "dtype": "float32",
-            "peers": "ring",
-        },
+        _COLLECTIVE_DEFAULTS,
         False,
         "one collective of MPI over every size in each step; each element compared with a formula",
         allowed={
@@ -94,7 +90,7 @@ REGISTRY: dict[str, Entry] = {
             "peers": PEERS,
             "message_bytes": (4, 1 << 36),
         },
-        tables=_COLLECTIVE,
+        tables=COLLECTIVE_TABLES,
     ),
     "torch.train": Entry(
         "harness.workloads.torch_train",
@@ -127,7 +123,7 @@ REGISTRY: dict[str, Entry] = {
             "patch_pixels": (1, 4096),
             "classes": (2, 1 << 20),
         },
-        tables={"steps": ("loss", "tokens", "images", "batch_id", *_TIME_SPLIT)},
+        tables={"steps": ("loss", "tokens", "images", "batch_id", *timesplit.COLUMNS)},
     ),
     "torch.pipeline": Entry(
         "harness.workloads.torch_pipeline",
@@ -161,7 +157,7 @@ REGISTRY: dict[str, Entry] = {
         reshapes=True,
         controls=("position",),
         allowed={"rows": (1, 1 << 40), "columns": (1, 1 << 40)},
-        tables={"steps": ("residual", *_TIME_SPLIT, "cell_updates")},
+        tables={"steps": ("residual", *timesplit.COLUMNS, "cell_updates")},
     ),
     "mpi.cg": Entry(
         "harness.workloads.mpi_cg",
@@ -179,7 +175,7 @@ REGISTRY: dict[str, Entry] = {
             "planes": (1, 1 << 40),
             "tolerance": (1e-14, 0.5),
         },
-        tables={"steps": ("relative_residual", "solve", *_TIME_SPLIT, "cell_updates")},
+        tables={"steps": ("relative_residual", "solve", *timesplit.COLUMNS, "cell_updates")},
     ),
     "torch.gemm": Entry(
         "harness.workloads.torch_gemm",

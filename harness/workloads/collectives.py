@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from harness.runtime import digest
-from harness.workloads import exchange
+from harness.workloads import COLLECTIVE_TABLES, exchange
 from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
 from harness.workloads.exchange import Part, Shape
 
@@ -48,10 +48,7 @@ class _Tally:
 class Collectives:
     """The workload on one rank, but for the library. It has no state: a step's input depends on its number alone."""
 
-    tables: Mapping[str, tuple[str, ...]] = {
-        "collectives": ("step", "message_bytes", "elapsed_ns"),
-        "steps": (),
-    }
+    tables = COLLECTIVE_TABLES
     controls: tuple[str, ...] = ()  # there is no state that a control could spoil
     context: RankContext
     shape: Shape

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.runtime import digest
-from harness.workloads import page_cache
+from harness.workloads import REGISTRY, page_cache
 from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
 from harness.workloads.mpi_world import MpiWorld
 
@@ -65,19 +65,7 @@ def source_of(rank: int, places: list[str], where: str) -> int:
 class IoShards(MpiWorld):
     """The workload on one rank. It has no state: a step's shard depends on its number alone."""
 
-    tables: Mapping[str, tuple[str, ...]] = {
-        "shards": (
-            "step",
-            "shard_bytes",
-            "write_ns",
-            "fsync_ns",
-            "read_ns",
-            "cached_bytes",
-            "write_bytes_per_s",
-            "read_bytes_per_s",
-        ),
-        "steps": (),
-    }
+    tables = REGISTRY["io.shards"].tables
     controls: tuple[str, ...] = ()  # there is no state that a control could spoil
 
     def setup(self, context: RankContext) -> None:

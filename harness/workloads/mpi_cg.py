@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from harness.runtime import digest
-from harness.workloads import cg_block, timesplit
+from harness.workloads import REGISTRY, cg_block, timesplit
 from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
 from harness.workloads.cg_block import Grid, Problem, Solved
 from harness.workloads.mpi_halo import DIGEST_BYTES, SERIAL_CELLS, SERIAL_UPDATES, row_digests, split
@@ -26,9 +26,7 @@ from harness.workloads.mpi_world import MpiWorld
 class MpiCg(MpiWorld):
     """The workload on one rank: its rows, one halo row above and one below."""
 
-    tables: Mapping[str, tuple[str, ...]] = {
-        "steps": ("relative_residual", "solve", *timesplit.COLUMNS, "cell_updates"),
-    }
+    tables = REGISTRY["mpi.cg"].tables
     reshapes = True  # any number of ranks can go on from what another number saved
     controls = ("position",)  # it has neither random state nor optimiser
 

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.runtime import digest
-from harness.workloads import timesplit
+from harness.workloads import REGISTRY, timesplit
 from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
 from harness.workloads.mpi_world import MpiWorld
 
@@ -97,9 +97,7 @@ def row_digests(rows: Grid) -> bytes:
 class MpiHalo(MpiWorld):
     """The workload on one rank: its rows, one halo row above and one below."""
 
-    tables: Mapping[str, tuple[str, ...]] = {
-        "steps": ("residual", *timesplit.COLUMNS, "cell_updates"),
-    }
+    tables = REGISTRY["mpi.halo"].tables
     reshapes = True  # any number of ranks can go on from what another number saved
     controls = ("position",)  # it has neither random state nor optimiser
 

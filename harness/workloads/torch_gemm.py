@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from harness.runtime import digest
+from harness.workloads import REGISTRY
 from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
 from harness.workloads.torch_world import TorchWorld, be_deterministic
 
@@ -67,10 +68,7 @@ def factors(seed: int, rank: int, step: int, size: int, dtype: str) -> tuple[Ten
 class TorchGemm(TorchWorld):
     """The workload on one rank. It has no state: a step's input depends on its number alone."""
 
-    tables: Mapping[str, tuple[str, ...]] = {
-        "products": ("step", "matrix_size", "product_ns", "flop_per_s"),
-        "steps": (),
-    }
+    tables = REGISTRY["torch.gemm"].tables
     controls: tuple[str, ...] = ()  # there is no state that a control could spoil
 
     def setup(self, context: RankContext) -> None:

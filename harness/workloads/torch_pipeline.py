@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.runtime import digest
-from harness.workloads import torch_checkpoint
+from harness.workloads import REGISTRY, torch_checkpoint
 from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
 from harness.workloads.torch_data import batch_id, tokens_of
 from harness.workloads.torch_models import DROPOUT, Block
@@ -70,7 +70,7 @@ def stages_of(blocks: int, stages: int) -> list[list[str]]:
 class TorchPipeline(TorchWorld):
     """The workload on one rank, which is one stage."""
 
-    tables: Mapping[str, tuple[str, ...]] = {"steps": ("loss", "tokens", "batch_id")}
+    tables = REGISTRY["torch.pipeline"].tables
     controls = ("random_state", "position", "stale_optimizer")
 
     layers: int

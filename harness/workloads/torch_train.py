@@ -29,7 +29,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.runtime import digest
-from harness.workloads import timesplit, torch_checkpoint
+from harness.workloads import REGISTRY, timesplit, torch_checkpoint
 from harness.workloads.api import CheckpointReader, CheckpointWriter, RankContext
 from harness.workloads.torch_data import batch_id, images_of, tokens_of
 from harness.workloads.torch_models import Transformer, VisionTransformer
@@ -46,9 +46,7 @@ _NO_BUFFERS: dict[str, Any] = {
 class TorchTrain(TorchWorld):
     """The workload on one rank."""
 
-    tables: Mapping[str, tuple[str, ...]] = {
-        "steps": ("loss", "tokens", "images", "batch_id", *timesplit.COLUMNS)
-    }
+    tables = REGISTRY["torch.train"].tables
     controls = ("random_state", "position", "stale_optimizer")
 
     def setup(self, context: RankContext) -> None:

@@ -36,6 +36,12 @@ def write(cluster: Any, name: str, text: str) -> str:
     return str(cluster.shared / name)
 
 
+def on_login(cluster: Any, command: list[str]) -> list[str]:
+    """The command that runs ``command`` on the login node as the cluster's ordinary user."""
+    there = ["exec", "--folder", str(cluster.folder), "login", "--"]
+    return [sys.executable, "-m", "harness.devcluster", *there, *command]
+
+
 def run(cluster: Any, name: str, text: str, site: object = "emulated", **options: Any) -> Any:
     campaign = write(cluster, f"{name}.yaml", text)
     folder = cluster.shared / name
@@ -50,21 +56,26 @@ def start(
     folder = cluster.shared / name
     inside = [*HARNESS, "run", campaign, "--site", str(site), "--folder", str(folder), "--plain"]
     return folder, subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "harness.devcluster",
-            "exec",
-            "--folder",
-            str(cluster.folder),
-            "login",
-            "--",
-            *inside,
-        ],
+        on_login(cluster, inside),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def loses_its_node(cluster: Any, name: str, text: str, site: object = "emulated") -> tuple[Path, str, str]:
+    """Run a campaign of one case, power its node off meanwhile; the folder, the node and what the driver said."""
+    folder, driver = start(cluster, name, text, site)
+    wait("the case runs", lambda: begun(folder))
+    started = json.loads((folder / "work/0000/events.jsonl").read_text().splitlines()[0])
+    (node,) = started["data"]["nodes"]
+    cluster.power("off", node)
+    try:
+        output, _ = driver.communicate(timeout=200)
+    finally:
+        cluster.power("on", node)
+    assert driver.returncode == 0, output
+    return folder, node, output
 
 
 def rows(folder: Path, table: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.test_devcluster import Shell, wait_for
+from tests.cluster.shell import Shell, wait_for
 from tests.conftest import ClusterUnderTest
 
 NODES = ("p1", "p2", "p3", "p4")

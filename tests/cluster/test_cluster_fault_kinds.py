@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.faulting import Faults
 from tests.cluster.faulting import faults as faults
-from tests.cluster.test_devcluster import wait_for
+from tests.cluster.shell import wait_for
 
 _AS_A_JOB = """
 import asyncio, json, sys

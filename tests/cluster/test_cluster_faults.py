@@ -17,7 +17,7 @@ import pytest
 
 from tests.cluster.faulting import Faults
 from tests.cluster.faulting import faults as faults
-from tests.cluster.test_devcluster import Shell, machine, namespaces_of, remains, wait_for
+from tests.cluster.shell import Shell, machine, namespaces_of, remains, stranger_asks, wait_for
 
 # -- the network ----------------------------------------------------------------------------------------
 
@@ -314,23 +314,9 @@ def test_the_socket_itself_gives_no_fault_without_an_end_and_none_to_other_users
         answer = json.loads(channel.makefile().readline())
     assert (answer["ok"], answer["error"][:8]) == (False, "no --for")
     faults.cluster.folder.chmod(0o755)
-    program = (
-        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
-        "s.sendall(sys.argv[2].encode() + b'\\n'); print(s.makefile().readline())"
-    )
     for asked in ({**request, "for_s": 5.0}, {"verb": "heal", "id": None}):
-        result = subprocess.run(
-            ["/usr/bin/python3", "-c", program, str(faults.shell.folder.control_socket), json.dumps(asked)],
-            user=65534,
-            group=65534,
-            extra_groups=[],
-            cwd="/",
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        assert json.loads(result.stdout) == {"ok": False, "error": "user 65534 may not: only root and alice"}
+        answer = stranger_asks(faults.shell.folder, asked)
+        assert answer == {"ok": False, "error": "user 65534 may not: only root and alice"}
     assert faults.connects("p2", "p1") == "connected"
 
 

@@ -16,6 +16,7 @@ import analysis
 from analysis.verdict import CaseVerdict, judge
 from harness.model.verdict import Verdict
 from harness.store import Results
+from tests.cluster.driving import on_login
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -176,9 +177,8 @@ def test_a_program_whose_job_is_cancelled_is_not_called_a_failure_of_the_program
     )
     campaign, folder = _write(cluster, "long.yaml", text.replace("MARK", MARK)), cluster.shared / "long"
     inside = [*HARNESS, "run", str(campaign), "--site", "emulated", "--folder", str(folder)]
-    command = ["exec", "--folder", str(cluster.folder), "login", "--", *inside]
     with subprocess.Popen(
-        [sys.executable, "-m", "harness.devcluster", *command],
+        on_login(cluster, inside),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

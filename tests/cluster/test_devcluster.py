@@ -1,7 +1,6 @@
-"""The emulated cluster, for real: it comes up, computes, loses nodes, and leaves nothing behind.
+"""The emulated cluster, for real: it comes up, computes, passes commands through, loses nodes.
 
-One cluster of four nodes serves most tests;
-those that destroy a cluster bring up their own, of one or two nodes.
+One cluster of four nodes serves all tests of this file.
 """
 
 from __future__ import annotations
@@ -17,94 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from harness.devcluster import state
-from harness.devcluster.folder import ClusterFolder
+from tests.cluster.shell import Shell, freezer_group, machine, remains, stranger_asks, visitor, wait_for
+from tests.cluster.shell import place as place
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.cluster
 
-PROJECT = Path(__file__).resolve().parents[2]
 NODES = 4
-
-
-class Shell:
-    """`harness cluster` on one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = ClusterFolder(folder)
-
-    def argv(self, verb: str, *arguments: str) -> list[str]:
-        return [
-            sys.executable,
-            "-m",
-            "harness.devcluster",
-            verb,
-            "--folder",
-            str(self.folder.root),
-            *arguments,
-        ]
-
-    def run(self, verb: str, *arguments: str, status: int = 0, timeout_s: float = 90) -> str:
-        result = subprocess.run(
-            self.argv(verb, *arguments),
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        assert result.returncode == status, (
-            f"{verb} {arguments}: {result.returncode}\n{result.stdout}{result.stderr}"
-        )
-        return result.stdout + (result.stderr if status else "")
-
-    def login(self, *command: str, status: int = 0) -> str:
-        return self.run("exec", "login", "--", *command, status=status)
-
-    def script(self, text: str, where: str = "login", status: int = 0) -> str:
-        return self.run("exec", where, "--", "bash", "-c", f"cd {self.folder.shared}\n{text}", status=status)
-
-    def cluster(self) -> state.Cluster:
-        cluster = state.read(self.folder)
-        assert cluster is not None
-        return cluster
-
-    def slurm_state(self, node: str) -> str:
-        return self.login("sinfo", "-h", "-n", node, "-o", "%T").strip()
-
-
-def wait_for(condition: Callable[[], bool], deadline_s: float, what: str) -> float:
-    begin = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begin < deadline_s, f"waited {deadline_s} s in vain: {what}"
-        time.sleep(0.1)
-    return time.monotonic() - begin
-
-
-def visitor(shell: Shell, where: str) -> subprocess.Popen[bytes]:
-    """A command that stays there, once it is there."""
-    process = subprocess.Popen(
-        shell.argv("exec", where, "--", "bash", "-c", "echo in; exec sleep 1000"),
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None and process.stdout.readline() == b"in\n"
-    return process
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A folder for a cluster, below one that an ordinary user cannot enter."""
-    parent = Path(tempfile.mkdtemp(prefix="devcluster-test-", dir="/tmp"))
-    yield parent / "c"
-    subprocess.run(Shell(parent / "c").argv("down", "--purge"), cwd=PROJECT, check=False, timeout=90)
-    shutil.rmtree(parent, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -130,57 +53,6 @@ def healthy(up: Shell) -> Shell:
         lambda: up.login("sinfo", "-h", "-o", "%T %D").split() == ["idle", str(NODES)], 60, "every node idle"
     )
     return up
-
-
-# -- what remains of a cluster ------------------------------------------------------------------------
-
-
-def machine() -> dict[str, object]:
-    """What a cluster must not change."""
-    return {
-        "mounts": Path("/proc/self/mounts").read_text(),
-        "hosts": Path("/etc/hosts").read_text(),
-        "passwd": Path("/etc/passwd").read_text(),
-        "group": Path("/etc/group").read_text(),
-        "etc slurm": sorted(os.listdir("/etc/slurm")),
-        "munge": os.path.exists("/run/munge"),
-        "mysqld": os.path.exists("/run/mysqld"),
-    }
-
-
-def remains(identity: str, folder: Path, namespaces: frozenset[str] = frozenset()) -> list[str]:
-    """Whatever on this machine still belongs to that cluster."""
-    found = [f"link {name}" for name in os.listdir("/sys/class/net") if identity in name]
-    for top, folders, _ in os.walk("/sys/fs/cgroup"):
-        found += [f"control group {top}/{name}" for name in folders if identity in name]
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        if int(entry) == os.getpid():
-            continue
-        try:
-            told = Path(f"/proc/{entry}/cmdline").read_bytes() + Path(f"/proc/{entry}/mountinfo").read_bytes()
-            told += os.readlink(f"/proc/{entry}/root").encode() + os.readlink(f"/proc/{entry}/cwd").encode()
-            spaces = {os.readlink(f"/proc/{entry}/ns/{kind}") for kind in ("net", "pid", "mnt")}
-        except OSError:
-            continue
-        if str(folder).encode() in told or identity.encode() in told or spaces & namespaces:
-            found.append(f"process {entry}: {told[:200]!r}")
-    if folder.exists():
-        found += [f"file {path}" for path in folder.iterdir()]
-    return found
-
-
-def freezer_group(cluster: state.Cluster, node: str) -> Path | None:
-    """A node's group in the freezer hierarchy, as the daemon sees it; None where there is none."""
-    assert cluster.daemon is not None
-    for folder in cluster.cgroup_folders:
-        if "/freezer/" in folder:
-            return Path(f"/proc/{cluster.daemon.pid}/root{folder}/{node}")
-    return None
-
-
-def namespaces_of(cluster: state.Cluster) -> frozenset[str]:
-    pids = [host.init.pid for host in (*cluster.nodes, cluster.head) if host.init is not None]
-    return frozenset(os.readlink(f"/proc/{pid}/ns/{kind}") for pid in pids for kind in ("net", "pid", "mnt"))
 
 
 # -- a cluster that works -----------------------------------------------------------------------------
@@ -217,7 +89,7 @@ def test_a_job_of_the_ordinary_user_is_in_accounting(healthy: Shell) -> None:
 def test_the_machine_itself_is_a_client_too(healthy: Shell) -> None:
     command = f'eval "$({" ".join(healthy.argv("env"))})"; srun -N2 hostname; sacctmgr -nP list cluster format=cluster'
     result = subprocess.run(
-        ["bash", "-c", command], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert sorted(result.stdout.split()) == ["emulated", "p1", "p2"]
 
@@ -271,7 +143,7 @@ def test_processes_that_left_their_session_end_with_the_job(healthy: Shell) -> N
 def test_exec_passes_status_streams_and_folder_through(healthy: Shell, where: str) -> None:
     result = subprocess.run(
         healthy.argv("exec", where, "--", "bash", "-c", "cat; pwd; id -un; echo oops >&2; exit 7"),
-        cwd=PROJECT,
+        cwd=ROOT,
         input="from standard input\n",
         capture_output=True,
         text=True,
@@ -279,7 +151,7 @@ def test_exec_passes_status_streams_and_folder_through(healthy: Shell, where: st
         timeout=30,
     )
     assert result.returncode == 7
-    assert result.stdout == f"from standard input\n{PROJECT}\nalice\n"
+    assert result.stdout == f"from standard input\n{ROOT}\nalice\n"
     assert result.stderr == "oops\n"
 
 
@@ -297,7 +169,7 @@ def test_the_callers_own_harness_comes_first(healthy: Shell) -> None:
         (other / "python").symlink_to(sys.executable)
         result = subprocess.run(
             [str(other / "python"), *healthy.argv("exec", "login", "--", "bash", "-c", "echo $PATH")[1:]],
-            cwd=PROJECT,
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=False,
@@ -329,11 +201,11 @@ def terminal(argv: list[str], folder: Path) -> tuple[int, str]:
 
 def test_who_sits_in_a_folder_that_is_not_his_is_told_so_and_a_program_is_not(healthy: Shell) -> None:
     argv = healthy.argv("exec", "login", "--", "true")
-    note = f"note: alice cannot write in {PROJECT}; her folder is {healthy.folder.shared}"
-    assert terminal(argv, PROJECT) == (0, note + "\r\n")
-    assert terminal(healthy.argv("exec", "login", "--root", "--", "true"), PROJECT) == (0, "")
+    note = f"note: alice cannot write in {ROOT}; her folder is {healthy.folder.shared}"
+    assert terminal(argv, ROOT) == (0, note + "\r\n")
+    assert terminal(healthy.argv("exec", "login", "--root", "--", "true"), ROOT) == (0, "")
     assert terminal(argv, healthy.folder.shared) == (0, "")
-    result = subprocess.run(argv, cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    result = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     assert (result.stdout, result.stderr) == (b"", b"")
 
 
@@ -341,7 +213,7 @@ def test_who_sits_in_a_folder_that_is_not_his_is_told_so_and_a_program_is_not(he
 def test_ctrl_c_reaches_the_command_on_its_terminal(healthy: Shell, where: str) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
-        os.chdir(PROJECT)
+        os.chdir(ROOT)
         os.execv(
             sys.executable, healthy.argv("exec", where, "--", "bash", "-c", "tty -s && echo on; sleep 60")
         )
@@ -410,7 +282,7 @@ def test_a_frozen_node_can_be_powered_off(healthy: Shell) -> None:
 
 def test_a_job_switches_nodes_as_the_ordinary_user(healthy: Shell) -> None:
     healthy.script(
-        f"sbatch --wait -w p1 -o power.out --wrap 'cd {PROJECT} && "
+        f"sbatch --wait -w p1 -o power.out --wrap 'cd {ROOT} && "
         f"for action in off on; do {sys.executable} -m harness.devcluster power $action p4 --json; done'"
     )
     entries = [json.loads(line) for line in (healthy.folder.shared / "power.out").read_text().splitlines()]
@@ -442,23 +314,8 @@ def test_a_job_on_a_lost_node_is_requeued_to_another(healthy: Shell) -> None:
 
 def test_other_users_may_not_touch_the_power(healthy: Shell) -> None:
     healthy.folder.root.parent.chmod(0o755)
-    request = json.dumps({"verb": "power", "action": "off", "nodes": ["p1"]})
-    program = (
-        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
-        "s.sendall(sys.argv[2].encode() + b'\\n'); print(s.makefile().readline())"
-    )
-    result = subprocess.run(
-        ["/usr/bin/python3", "-c", program, str(healthy.folder.control_socket), request],
-        user=65534,
-        group=65534,
-        extra_groups=[],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=True,
-    )
-    assert json.loads(result.stdout) == {"ok": False, "error": "user 65534 may not: only root and alice"}
+    answer = stranger_asks(healthy.folder, {"verb": "power", "action": "off", "nodes": ["p1"]})
+    assert answer == {"ok": False, "error": "user 65534 may not: only root and alice"}
     assert healthy.run("power", "status", "p1") == "on\n"
 
 
@@ -480,93 +337,13 @@ def test_nonsense_on_the_control_socket_is_answered_and_survived(healthy: Shell)
     assert healthy.run("power", "status", "p1") == "on\n"
 
 
-# -- what a site may do otherwise ----------------------------------------------------------------------
-
-
-def test_without_accounting_jobs_run_and_sacct_fails_as_on_such_sites(
-    cluster_without_accounting: Any,
-) -> None:
-    there = cluster_without_accounting
-    assert there.run_as_user(["srun", "-N4", "true"]).returncode == 0
-    answer = there.run_as_user(["sacct"])
-    assert (answer.returncode, answer.stderr) == (1, "Slurm accounting storage is disabled\n")
-    assert "no accounting: neither MariaDB nor slurmdbd" in Shell(there.folder).run("status")
-    status = json.loads(Shell(there.folder).run("status", "--json"))
-    assert (status["accounting"], status["settings"]) == (False, [])
-    assert sorted(os.listdir(there.folder / "etc")) == [
-        "cgroup.conf", "gres.conf", "group", "hosts", "passwd", "slurm.conf",
-    ]  # fmt: skip
-
-
-def test_a_sites_own_settings_are_in_force(place: Path) -> None:
-    shell = Shell(place)
-    settings = [
-        "MaxArraySize=11",
-        "AccountingStorageEnforce=limits,qos",
-        "PartitionName=low Nodes=ALL MaxTime=5",
-        "NodeName=p2 Feature=fast",
-    ]
-    shell.run("up", "--nodes", "2", *(word for line in settings for word in ("--conf", line)))
-    assert "Invalid job array specification" in shell.run(
-        "exec", "login", "--", "sbatch", "--array=0-11", "--wrap=true", status=1
-    )
-    assert shell.login("srun", "-p", "low", "-t", "5", "-C", "fast", "hostname") == "p2\n"
-    assert json.loads(shell.run("status", "--json"))["settings"] == settings
-    shell.run(
-        "exec", "head", "--root", "--", "sacctmgr", "-i", "modify", "user", "alice", "set", "MaxSubmitJobs=1"
-    )
-    command = "sbatch -H --wrap true && sbatch -H --wrap true"
-    assert "AssocMaxSubmitJobLimit" in shell.run("exec", "login", "--", "sh", "-c", command, status=1)
-    assert "--reuse asks for" in shell.run("up", "--nodes", "2", "--reuse", status=1)
-
-
-def test_a_setting_that_slurm_does_not_know_leaves_nothing(place: Path) -> None:
-    before = machine()
-    assert "unrecognized key: Nonsense" in Shell(place).run(
-        "up", "--nodes", "1", "--conf", "Nonsense=1", status=1
-    )
-    assert not place.exists()
-    assert machine() == before
-
-
-# -- what tests do to the controller --------------------------------------------------------------------
-
-
-def test_a_controller_that_was_killed_or_frozen_serves_again(cluster: Any) -> None:
-    with cluster.controller_stopped():
-        assert "Unable to contact slurm controller" in cluster.run_as_user(["squeue"]).stderr
-    assert cluster.run_as_user(["squeue"]).returncode == 0
-    with cluster.controller_frozen():
-        assert "Socket timed out" in cluster.run_as_user(["squeue"]).stderr
-    assert cluster.run_as_user(["squeue"]).returncode == 0
-
-
-def test_what_the_scheduler_was_asked_is_counted_by_itself(cluster: Any) -> None:
-    cluster.forget_requests()
-    cluster.run_as_user(["squeue"])
-    cluster.run_as_user(["squeue"])
-    cluster.run_as_user(["sacct"])
-    asked = cluster.requests()
-    assert asked.controller["REQUEST_JOB_INFO"] == 2
-    assert (asked.accounts["DBD_GET_JOBS_COND"], asked.accounts_by_user["alice"] > 0) == (1, True)
-    assert asked.controller_by_user["alice"] == sum(asked.controller.values())
-
-
-# -- up and down --------------------------------------------------------------------------------------
+# -- beside other clusters ----------------------------------------------------------------------------
 
 
 def test_up_again_is_an_error_unless_reuse_fits(healthy: Shell) -> None:
     assert "is up in" in healthy.run("up", "--nodes", "4", status=1)
     assert "cluster reused" in healthy.run("up", "--nodes", "4", "--gres", "gpu:2", "--reuse")
     assert "--reuse asks for" in healthy.run("up", "--nodes", "5", "--gres", "gpu:2", "--reuse", status=1)
-
-
-def test_up_leaves_a_foreign_folder_alone(tmp_path: Path) -> None:
-    (tmp_path / "precious").write_text("data")
-    shell = Shell(tmp_path)
-    assert "it is left alone" in shell.run("up", "--nodes", "1", status=2)
-    assert "nothing to take down" in shell.run("down")
-    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
 def test_two_clusters_side_by_side(healthy: Shell, place: Path) -> None:
@@ -582,76 +359,3 @@ def test_two_clusters_side_by_side(healthy: Shell, place: Path) -> None:
     assert machine() == before
     assert "nothing to take down" in other.run("down")
     assert healthy.login("srun", "-N4", "true") == ""
-
-
-def test_down_keeps_what_the_user_wrote(place: Path) -> None:
-    shell = Shell(place)
-    shell.run("up", "--nodes", "1")
-    shell.script("echo result >result.txt")
-    shell.run("down", "--keep-logs")
-    assert (shell.folder.shared / "result.txt").read_text() == "result\n"
-    assert shell.folder.log("slurmctld").exists()
-    shell.run("up", "--nodes", "1")
-    assert shell.script("cat result.txt") == "result\n"
-    shell.run("down", "--purge")
-    assert not place.exists()
-
-
-def test_a_killed_daemon_takes_its_nodes_along_and_down_clears_up(place: Path) -> None:
-    before = machine()
-    shell = Shell(place)
-    shell.run("up", "--nodes", "2")
-    cluster = shell.cluster()
-    spaces = namespaces_of(cluster)
-    visitors = [visitor(shell, where) for where in ("login", "p1")]
-    assert cluster.daemon is not None
-    os.kill(cluster.daemon.pid, signal.SIGKILL)
-    inits = [host.init for host in (*cluster.nodes, cluster.head) if host.init is not None]
-    wait_for(lambda: not any(init.alive() for init in inits), 10, "every host dies with the daemon")
-
-    assert "has lost its daemon" in shell.run("exec", "p1", "--", "true", status=1)
-    shell.run("down")
-
-    assert [guest.wait(5) for guest in visitors] == [-signal.SIGKILL, 128 + signal.SIGKILL]
-    assert remains(cluster.identity, place, spaces) == []
-    assert machine() == before
-
-
-def test_down_needs_only_the_cookie(place: Path) -> None:
-    before = machine()
-    shell = Shell(place)
-    shell.run("up", "--nodes", "1")
-    cluster = shell.cluster()
-    spaces = namespaces_of(cluster)
-    shell.folder.state.write_text("torn")
-    assert "not JSON" in shell.run("exec", "p1", "--", "true", status=1)
-    shell.run("down")
-    assert remains(cluster.identity, place, spaces) == []
-    assert machine() == before
-
-
-@pytest.mark.parametrize("how", ["daemon killed", "ctrl-c", "up killed"])
-def test_an_interrupted_up_leaves_nothing(place: Path, how: str) -> None:
-    before = machine()
-    shell = Shell(place)
-    starting = subprocess.Popen(
-        shell.argv("up", "--nodes", "2"), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert starting.stdout is not None
-    while b"munge" not in starting.stdout.readline():
-        assert starting.poll() is None
-    cluster = shell.cluster()
-    assert cluster.daemon is not None
-    if how == "daemon killed":
-        os.kill(cluster.daemon.pid, signal.SIGKILL)
-    elif how == "ctrl-c":
-        starting.send_signal(signal.SIGINT)
-    else:
-        starting.kill()
-    _, errors = starting.communicate(timeout=60)
-    assert starting.returncode == {"daemon killed": 1, "ctrl-c": 130, "up killed": -9}[how], errors
-    if how == "ctrl-c":
-        assert errors.count(b"\n") == 1 and b"stopped; what had started was taken down again" in errors
-    shell.run("down")
-    assert remains(cluster.identity, place) == []
-    assert machine() == before

@@ -15,6 +15,7 @@ from tests.cluster.driving import (
     TRIVIAL,
     begun,
     ledger,
+    loses_its_node,
     rows,
     run,
     start,
@@ -65,16 +66,7 @@ def test_two_drivers_at_once_do_no_harm(cluster: Any) -> None:
 
 
 def test_a_case_whose_node_fails_runs_again_elsewhere_and_the_node_is_named(cluster: Any) -> None:
-    folder, driver = start(cluster, "node-fails", LONG)
-    wait("the case runs", lambda: begun(folder))
-    started = json.loads((folder / "work/0000/events.jsonl").read_text().splitlines()[0])
-    (node,) = started["data"]["nodes"]
-    cluster.power("off", node)
-    try:
-        output, _ = driver.communicate(timeout=200)
-    finally:
-        cluster.power("on", node)
-    assert driver.returncode == 0, output
+    folder, node, output = loses_its_node(cluster, "node-fails", LONG)
     assert f"suspect  {node}" in output
     (again,) = ledger(folder, "again")
     assert (again["round"], again["keys"], list(again["why"].values())) == (1, ["0000"], ["machine"])

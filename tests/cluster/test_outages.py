@@ -14,6 +14,7 @@ from tests.cluster.driving import (
     TRIVIAL,
     begun,
     ledger,
+    loses_its_node,
     run,
     start,
     started_once,
@@ -151,16 +152,7 @@ def test_without_accounting_a_campaign_passes_and_a_lost_node_is_found(
 ) -> None:
     cluster = cluster_without_accounting
     assert cluster.run_as_user(["sacct"]).returncode != 0
-    folder, driver = start(cluster, "unaccounted", LONG, cluster.site())
-    wait("the case runs", lambda: begun(folder))
-    started = json.loads((folder / "work/0000/events.jsonl").read_text().splitlines()[0])
-    (node,) = started["data"]["nodes"]
-    cluster.power("off", node)
-    try:
-        output, _ = driver.communicate(timeout=200)
-    finally:
-        cluster.power("on", node)
-    assert driver.returncode == 0, output
+    folder, _, _ = loses_its_node(cluster, "unaccounted", LONG, cluster.site())
     assert [list(line["why"].values()) for line in ledger(folder, "again")] == [["machine"]]
     assert json.loads((folder / "scheduler.json").read_text())["calls"].get("sacct") is None
 

@@ -4,18 +4,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.store import Results
+from tests.cluster.driving import HARNESS, on_login, rows, write
 
 pytestmark = pytest.mark.timeout(300)
 
-HARNESS = [sys.executable, "-m", "harness"]
 HALO = "schema: 1\nname: small\nseed: 1\ngroups:\n  - {name: halo, workload: mpi.halo, nodes: 2, steps: %d}\n"
 TRAIN = """\
 schema: 1
@@ -33,24 +31,13 @@ groups:
 """
 
 
-def _write(cluster: Any, name: str, text: str) -> Path:
-    path: Path = cluster.shared / name
-    path.write_text(text)
-    return path
-
-
-def _rows(folder: Path, table: str) -> list[dict[str, Any]]:
-    with Results(folder / "results.h5") as results:
-        return results.rows(table)
-
-
 def test_the_batch_host_loses_its_power_and_the_job_recovers(cluster: Any) -> None:
     folder = cluster.shared / "head"
     result = cluster.run_as_user(
         [
             *HARNESS,
             "run",
-            str(_write(cluster, "head.yaml", TRAIN)),
+            write(cluster, "head.yaml", TRAIN),
             "--site",
             "emulated",
             "--folder",
@@ -59,8 +46,8 @@ def test_the_batch_host_loses_its_power_and_the_job_recovers(cluster: Any) -> No
         timeout=240,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    (fault,) = _rows(folder, "faults")
-    first, second = [a for a in _rows(folder, "attempts") if a["case_id"] == fault["case_id"]]
+    (fault,) = rows(folder, "faults")
+    first, second = [a for a in rows(folder, "attempts") if a["case_id"] == fault["case_id"]]
     assert fault["target"] == f"node {json.loads(first['nodes'])[0]}"  # it was the batch host
     assert (first["outcome"], second["outcome"], second["restart"]) == ("lost", "completed", 1)
     assert (fault["requested"], fault["observed"], fault["healed"]) == (True, True, True)
@@ -71,7 +58,7 @@ def test_the_batch_host_loses_its_power_and_the_job_recovers(cluster: Any) -> No
 
 def test_a_job_whose_key_is_claimed_runs_nothing(cluster: Any) -> None:
     folder = cluster.shared / "twice"
-    campaign = _write(cluster, "twice.yaml", HALO % 20)
+    campaign = write(cluster, "twice.yaml", HALO % 20)
     command = [*HARNESS, "run", str(campaign), "--site", "emulated", "--folder", str(folder)]
     assert cluster.run_as_user(command).returncode == 0
     again = cluster.run_as_user(["sbatch", "--wait", str(folder / "jobs/0000.sh")])
@@ -85,12 +72,9 @@ def test_a_job_whose_key_is_claimed_runs_nothing(cluster: Any) -> None:
 
 def test_a_killed_driver_goes_on_and_nothing_runs_twice(cluster: Any) -> None:
     folder = cluster.shared / "killed"
-    campaign = _write(cluster, "killed.yaml", HALO % 20)
+    campaign = write(cluster, "killed.yaml", HALO % 20)
     inside = [*HARNESS, "run", str(campaign), "--site", "emulated", "--folder", str(folder)]
-    command = ["exec", "--folder", str(cluster.folder), "login", "--", *inside]
-    with subprocess.Popen(
-        [sys.executable, "-m", "harness.devcluster", *command], stdout=subprocess.DEVNULL
-    ) as first:
+    with subprocess.Popen(on_login(cluster, inside), stdout=subprocess.DEVNULL) as first:
         end = time.monotonic() + 60
         while not (folder / "ledger.jsonl").exists():
             assert time.monotonic() < end, "nothing was submitted within a minute"
@@ -106,7 +90,7 @@ def test_a_killed_driver_goes_on_and_nothing_runs_twice(cluster: Any) -> None:
     result = cluster.run_as_user(inside)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.startswith(f"going on with {folder}")
-    assert [(a["index"], a["outcome"]) for a in _rows(folder, "attempts")] == [(0, "completed")]
+    assert [(a["index"], a["outcome"]) for a in rows(folder, "attempts")] == [(0, "completed")]
     # It may have been submitted twice (a driver killed inside sbatch cannot know), and was executed once. The
     # accounts are not asked: they know a job some seconds late.
     logs = [path.read_text() for path in (folder / "logs").glob("0000-*.out")]
@@ -115,11 +99,10 @@ def test_a_killed_driver_goes_on_and_nothing_runs_twice(cluster: Any) -> None:
 
 def test_cancelled_jobs_end_as_unknown_and_say_so(cluster: Any) -> None:
     folder = cluster.shared / "cancelled"
-    campaign = _write(cluster, "cancelled.yaml", HALO % 200000)
+    campaign = write(cluster, "cancelled.yaml", HALO % 200000)
     inside = [*HARNESS, "run", str(campaign), "--site", "emulated", "--folder", str(folder)]
-    command = ["exec", "--folder", str(cluster.folder), "login", "--", *inside]
     with subprocess.Popen(
-        [sys.executable, "-m", "harness.devcluster", *command],
+        on_login(cluster, inside),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -138,12 +121,12 @@ def test_cancelled_jobs_end_as_unknown_and_say_so(cluster: Any) -> None:
     assert cancelled.returncode == 0, cancelled.stderr
     result = cluster.run_as_user(inside)
     assert result.returncode == 3, result.stdout + result.stderr
-    (case,) = _rows(folder, "cases")
+    (case,) = rows(folder, "cases")
     assert (case["outcome"], case["reason"]) == ("interrupted", "received SIGTERM")
-    assert _rows(folder, "jobs")[0]["state"].startswith("CANCELLED")
-    kinds = [e["kind"] for e in _rows(folder, "events")]
+    assert rows(folder, "jobs")[0]["state"].startswith("CANCELLED")
+    kinds = [e["kind"] for e in rows(folder, "events")]
     assert ("job.signalled" in kinds, "job.requeue_asked" in kinds) == (True, False)
-    assert {s["status"] for s in _rows(folder, "streams")} == {"complete"}
+    assert {s["status"] for s in rows(folder, "streams")} == {"complete"}
     why = json.loads((folder / "summary.json").read_text())["cases"][0]["why"]
     assert "its job was cancelled (Slurm says CANCELLED by" in why
 
@@ -158,18 +141,18 @@ def test_worlds_of_one_fail_the_case_in_clear_words(cluster: Any) -> None:
         ("launcher: slurm", f"launcher: slurm\ntemplates: {cluster.shared}/permissive"),
     )
     folder = cluster.shared / "worlds"
-    campaign = _write(cluster, "worlds.yaml", HALO % 20)
+    campaign = write(cluster, "worlds.yaml", HALO % 20)
     result = cluster.run_as_user(
         [*HARNESS, "run", str(campaign), "--site", str(site), "--folder", str(folder)]
     )
     assert result.returncode == 1, result.stdout + result.stderr
-    (case,) = _rows(folder, "cases")
+    (case,) = rows(folder, "cases")
     assert case["outcome"] == "failed"
     assert "2 ranks were started, but MPI made 2 worlds of one" in case["reason"]
 
 
 def test_a_folder_that_cannot_be_written_is_said(cluster: Any) -> None:
-    campaign = _write(cluster, "ro.yaml", HALO % 20)
+    campaign = write(cluster, "ro.yaml", HALO % 20)
     result = cluster.run_as_user(
         [*HARNESS, "run", str(campaign), "--site", "emulated", "--folder", "/usr/run"]
     )

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 import pytest
 
 from harness import config
+from tests.cluster.driving import HARNESS, on_login
 
 pytestmark = pytest.mark.timeout(300)
 
-HARNESS = [sys.executable, "-m", "harness"]
 CAMPAIGN = (
     "schema: 1\nname: small\nseed: 1\ngroups:\n  - {name: halo, workload: mpi.halo, nodes: 2, steps: 20}\n"
 )
@@ -206,19 +205,8 @@ def test_an_interrupted_check_leaves_no_job(cluster: Any) -> None:
     )
     job = blocking.stdout.strip()
     try:
-        command = [
-            "exec",
-            "--folder",
-            str(cluster.folder),
-            "login",
-            "--",
-            *HARNESS,
-            "site",
-            "check",
-            str(site),
-        ]
         with subprocess.Popen(
-            [sys.executable, "-m", "harness.devcluster", *command],
+            on_login(cluster, [*HARNESS, "site", "check", str(site)]),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -14,6 +14,7 @@ import pytest
 
 from harness import failures
 from harness.store import Results
+from tests.cluster.driving import on_login
 from tests.conftest import cluster_up, fill_up
 from tests.unit.test_render import NASTY, STUB, text_of, tiny_plan, tiny_site
 
@@ -163,10 +164,7 @@ def test_a_shared_disk_that_fills_up_is_the_reason_that_is_given(
         run = disk / "run"
         campaign = write(there.shared, "long.yaml", HALO % 10000)
         inside = [*HARNESS, "run", str(campaign), "--site", "emulated", "--folder", str(run), "--plain"]
-        command = ["exec", "--folder", str(there.folder), "login", "--", *inside]
-        with subprocess.Popen(
-            [sys.executable, "-m", "harness.devcluster", *command], stderr=subprocess.PIPE, text=True
-        ) as process:
+        with subprocess.Popen(on_login(there, inside), stderr=subprocess.PIPE, text=True) as process:
             end = time.monotonic() + 60
             while not list(run.glob("work/*/*/attempt-*/*.stream")):
                 assert time.monotonic() < end, "nothing was recorded within a minute"

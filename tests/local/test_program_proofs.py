@@ -1,17 +1,13 @@
 """Programs of the three-line import under declared faults, and unchanged ones: what proves that they recovered."""
 
 import json
-import subprocess
-import sys
-from typing import Any
 
 import pytest
 
 import analysis
-from analysis.verdict import judge
 from harness.model import event as ev
 from harness.model.verdict import Verdict
-from harness.store import Results
+from tests.local.programs import Ended, run_groups
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -123,8 +119,7 @@ def group(name: str, faults: str, *changes: tuple[str, str], text: str = GROUP) 
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The run's folder, and the verdict of each group; of a twin under its group's name with "/twin"."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     folder = tmp_path_factory.mktemp("proofs") / "run"
     groups = [group(name, faults) for name, faults in (FAULTS | DECOYS).items()]
     groups += [
@@ -140,89 +135,69 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
         groups[index] = (
             groups[index].replace("ranks_per_node: 2", "ranks_per_node: 1").replace("{rank: 1}", "{rank: 0}")
         )
-    campaign = folder.parent / "proofs.yaml"
-    campaign.write_text("".join((HEAD, *groups)))
-    result = subprocess.run(
-        [sys.executable, "-m", "harness", "run", str(campaign), "--site", "local", "--folder", str(folder)],
-        text=True,
-        capture_output=True,
-        timeout=270,
-    )
-    assert result.returncode == 1, result.stdout + result.stderr  # those that restore wrongly
-    with analysis.load(folder / "results.h5") as results:
-        verdicts = {
-            case["group"] + "/twin" * bool(case["is_twin"]): v
-            for case, v in zip(results.cases, judge(results), strict=True)
-        }
-    return folder, verdicts
+    return run_groups(folder, "".join((HEAD, *groups)), status=1, timeout_s=270)  # those that restore wrongly
 
 
-def rows(run: Any, table: str, name: str) -> list[dict[str, Any]]:
-    folder, verdicts = run
-    with Results(folder / "results.h5") as results:
-        return [row for row in results.rows(table) if row["case_id"] == verdicts[name].case_id]
-
-
-def words(run: Any, name: str) -> str:
-    return " | ".join(run[1][name].evidence)
+def words(run: Ended, name: str) -> str:
+    return " | ".join(run.verdicts[name].evidence)
 
 
 @pytest.mark.parametrize("name", [*FAULTS, *DECOYS, "control", "injected", "unchanged"])
-def test_what_recovers_as_declared_passes(name: str, run: Any) -> None:
-    assert run[1][name].verdict is Verdict.PASS, run[1][name]
+def test_what_recovers_as_declared_passes(name: str, run: Ended) -> None:
+    assert run.verdicts[name].verdict is Verdict.PASS, run.verdicts[name]
 
 
 @pytest.mark.parametrize("name", [*FAULTS, "injected"])
-def test_its_states_batches_and_answers_are_those_of_an_undisturbed_twin(name: str, run: Any) -> None:
+def test_its_states_batches_and_answers_are_those_of_an_undisturbed_twin(name: str, run: Ended) -> None:
     said = words(run, name)
     assert "equal to those of its twin, bit for bit" in said
     assert "none skipped, none twice" in said
     assert f"{2 if name in ('damage', 'stale') else 4} answers equal to those of its twin" in said
 
 
-def test_a_program_that_restores_wrongly_fails_and_its_first_wrong_state_is_named(run: Any) -> None:
-    assert run[1]["wrong"].verdict is Verdict.FAIL
-    (step,) = {a["restored_step"] for a in rows(run, "attempts", "wrong") if a["index"] == 1}
+def test_a_program_that_restores_wrongly_fails_and_its_first_wrong_state_is_named(run: Ended) -> None:
+    assert run.verdicts["wrong"].verdict is Verdict.FAIL
+    (step,) = {a["restored_step"] for a in run.rows("attempts", "wrong") if a["index"] == 1}
     assert f"checkpoint of step {step} on rank 0: restored digest" in words(run, "wrong")
     assert f"the state after {step} steps on rank 0 in attempt 1 has digest" in words(run, "wrong")
 
 
 @pytest.mark.parametrize("name", ["kill", "frozen", "hang", "livelock", "memory"])
-def test_a_fault_at_a_step_strikes_when_the_rank_begins_it(name: str, run: Any) -> None:
+def test_a_fault_at_a_step_strikes_when_the_rank_begins_it(name: str, run: Ended) -> None:
     folder, verdicts = run
-    hit = json.loads(rows(run, "faults", name)[0]["evidence"])[ev.FAULT_INJECTED]["hit"]["rank"]
+    hit = json.loads(run.rows("faults", name)[0]["evidence"])[ev.FAULT_INJECTED]["hit"]["rank"]
     with analysis.load(folder / "results.h5") as loaded:
         done = loaded.case_samples(verdicts[name].case_id, "steps")
         first = loaded.attempt_index(done["attempt"]) == 0
     assert max(done["step"][first & (done["rank"] == hit)]) == 16
 
 
-def test_what_a_detector_says_of_a_program_is_what_was_done(run: Any) -> None:
+def test_what_a_detector_says_of_a_program_is_what_was_done(run: Ended) -> None:
     what = {
-        name: {d["what"] for d in rows(run, "detections", name)} for name in ("frozen", "livelock", "pause")
+        name: {d["what"] for d in run.rows("detections", name)} for name in ("frozen", "livelock", "pause")
     }
     assert what == {"frozen": {"frozen"}, "livelock": {"livelock"}, "pause": set()}
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run: Any) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run: Ended) -> None:
     for name, why in (
         ("damage", "has another content than was committed"),
         ("stale", "rank 0's part is that of"),
     ):
-        (refused,) = (c for c in rows(run, "checkpoints", name) if c["event"] == "refused")
+        (refused,) = (c for c in run.rows("checkpoints", name) if c["event"] == "refused")
         assert refused["why"].startswith("step-00000014.0: ") and why in refused["why"]
-        assert max(rows(run, "attempts", name), key=lambda a: a["index"])["restored_step"] == 10
+        assert max(run.rows("attempts", name), key=lambda a: a["index"])["restored_step"] == 10
 
 
-def test_an_unchanged_programs_file_and_figure_are_compared_with_its_twins(run: Any) -> None:
+def test_an_unchanged_programs_file_and_figure_are_compared_with_its_twins(run: Ended) -> None:
     assert "2 answers equal to those of its twin" in words(run, "unchanged")
-    attempts = sorted(rows(run, "attempts", "unchanged"), key=lambda a: a["index"])
+    attempts = sorted(run.rows("attempts", "unchanged"), key=lambda a: a["index"])
     assert [a["outcome"] for a in attempts] == ["failed", "completed"]
-    said = [json.loads(e["data"]) for e in rows(run, "events", "unchanged") if e["kind"] == ev.RESULT]
+    said = [json.loads(e["data"]) for e in run.rows("events", "unchanged") if e["kind"] == ev.RESULT]
     told = {one["name"]: one["value"] for one in said}
     assert told["sum"] == "8555.0" and len(told["file result.txt"]) == 64
 
 
-def test_an_unchanged_program_that_restores_wrongly_fails_by_its_answer(run: Any) -> None:
-    assert run[1]["forgets"].verdict is Verdict.FAIL
+def test_an_unchanged_program_that_restores_wrongly_fails_by_its_answer(run: Ended) -> None:
+    assert run.verdicts["forgets"].verdict is Verdict.FAIL
     assert "file result.txt of rank 0 differs from its twin" in words(run, "forgets")

@@ -1,16 +1,11 @@
 """Programs that do faults to themselves on site ``local``, and go on from what they saved: real processes, no Slurm."""
 
-import subprocess
-import sys
-from typing import Any
-
 import pytest
 
 import analysis
-from analysis.verdict import judge
 from harness.model import event as ev
 from harness.model.verdict import Verdict
-from harness.store import Results
+from tests.local.programs import Ended, run_groups
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -89,38 +84,20 @@ DECOYS = ("pause", "slow")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The run's folder, and the verdict of each group."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     folder = tmp_path_factory.mktemp("programs") / "run"
     groups = [GROUP.replace("NAME", name).replace("FAULT", fault) for name, fault in FAULTS.items()]
-    campaign = folder.parent / "restarts.yaml"
-    campaign.write_text("".join((HEAD, *groups, OWN)))
-    result = subprocess.run(
-        [sys.executable, "-m", "harness", "run", str(campaign), "--site", "local", "--folder", str(folder)],
-        text=True,
-        capture_output=True,
-        timeout=140,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    with analysis.load(folder / "results.h5") as results:
-        verdicts = {case["group"]: v for case, v in zip(results.cases, judge(results), strict=True)}
-    return folder, verdicts
+    return run_groups(folder, "".join((HEAD, *groups, OWN)), status=0, timeout_s=140)
 
 
-def rows(run: Any, table: str, group: str) -> list[dict[str, Any]]:
-    folder, verdicts = run
-    with Results(folder / "results.h5") as results:
-        return [row for row in results.rows(table) if row["case_id"] == verdicts[group].case_id]
-
-
-def test_every_program_ends_with_the_right_answer(run: Any) -> None:
+def test_every_program_ends_with_the_right_answer(run: Ended) -> None:
     _, verdicts = run
     assert {v.verdict for v in verdicts.values()} == {Verdict.PASS}, verdicts
 
 
 @pytest.mark.parametrize("group", [name for name in FAULTS if name not in DECOYS])
-def test_a_program_goes_on_from_what_it_saved_last_and_no_step_is_missing(group: str, run: Any) -> None:
-    broken, again = sorted(rows(run, "attempts", group), key=lambda a: a["index"])
+def test_a_program_goes_on_from_what_it_saved_last_and_no_step_is_missing(group: str, run: Ended) -> None:
+    broken, again = sorted(run.rows("attempts", group), key=lambda a: a["index"])
     assert (broken["outcome"], again["outcome"]) == ("failed", "completed")
     assert again["restored_step"] in (5, 10, 15)  # these ranks do not wait for each other
     assert (again["first_step"], again["last_step"]) == (again["restored_step"], 29)
@@ -132,16 +109,16 @@ def test_a_program_goes_on_from_what_it_saved_last_and_no_step_is_missing(group:
 
 
 @pytest.mark.parametrize("group", DECOYS)
-def test_what_a_program_rides_out_is_not_taken_for_a_failure(group: str, run: Any) -> None:
-    assert [a["outcome"] for a in rows(run, "attempts", group)] == ["completed"]
-    assert [e["kind"] for e in rows(run, "events", group) if e["kind"] == ev.DETECTED] == []
+def test_what_a_program_rides_out_is_not_taken_for_a_failure(group: str, run: Ended) -> None:
+    assert [a["outcome"] for a in run.rows("attempts", group)] == ["completed"]
+    assert [e["kind"] for e in run.rows("events", group) if e["kind"] == ev.DETECTED] == []
 
 
 @pytest.mark.parametrize("group", FAULTS)
-def test_each_fault_leaves_its_facts_in_their_order_and_strikes_once(group: str, run: Any) -> None:
+def test_each_fault_leaves_its_facts_in_their_order_and_strikes_once(group: str, run: Ended) -> None:
     facts = [
         e
-        for e in sorted(rows(run, "events", group), key=lambda e: e["wall_ns"])
+        for e in sorted(run.rows("events", group), key=lambda e: e["wall_ns"])
         if e["kind"].startswith("fault.")
     ]
     kinds = [e["kind"] for e in facts]
@@ -150,8 +127,8 @@ def test_each_fault_leaves_its_facts_in_their_order_and_strikes_once(group: str,
 
 
 @pytest.mark.parametrize("group", FAULTS)
-def test_a_fault_of_a_program_is_judged_like_a_declared_one(group: str, run: Any) -> None:
-    (fault,) = rows(run, "faults", group)
+def test_a_fault_of_a_program_is_judged_like_a_declared_one(group: str, run: Ended) -> None:
+    (fault,) = run.rows("faults", group)
     kind, rank = FAULTS[group].split(",")[0].strip('"'), 0 if "rank=0" in FAULTS[group] else 1
     expect = "unharmed" if group in DECOYS else "recovered"
     assert (fault["kind"], fault["target"], fault["at_step"], fault["expect"]) == (
@@ -167,7 +144,7 @@ def test_a_fault_of_a_program_is_judged_like_a_declared_one(group: str, run: Any
     assert stamps == sorted(stamps) if group not in DECOYS else stamps[1:] == [0] * 4
 
 
-def test_a_program_that_keeps_its_own_files_in_a_declared_folder_is_started_again(run: Any) -> None:
-    attempts = sorted(rows(run, "attempts", "unchanged"), key=lambda a: a["index"])
+def test_a_program_that_keeps_its_own_files_in_a_declared_folder_is_started_again(run: Ended) -> None:
+    attempts = sorted(run.rows("attempts", "unchanged"), key=lambda a: a["index"])
     assert [a["outcome"] for a in attempts] == ["failed", "completed"]
     assert attempts[1]["last_step"] == 29

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import S
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import S
 
 NS = 10_000_000
 DAY_NS = 86_400 * S

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 
-import results_factory as factory
-from results_factory import Campaign, Row, S
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import Campaign, Row, S, mono
 
 STEP_NS = 50_000_000
 EVERY = 10  # steps between checkpoints
@@ -79,7 +79,7 @@ def _attempt(
     for step in range(first, last + 1):
         for rank in range(RANKS):
             campaign.record(
-                case, attempt, rank, "steps", step=[step], start_mono_ns=[factory.mono(now)], step_time_ns=[STEP_NS],
+                case, attempt, rank, "steps", step=[step], start_mono_ns=[mono(now)], step_time_ns=[STEP_NS],
                 loss=5.0, tokens=256,
             )  # fmt: skip
         now += STEP_NS
@@ -131,7 +131,7 @@ def _fault(
     )  # fmt: skip
     campaign.add(
         "detections", case_id=case["case_id"], attempt=attempt["index"], wall_ns=t1 + sign, rank=1, node="n2",
-        mono_ns=factory.mono(t1 + sign), what=SAID.get(kind, "dead"), step=last + 1, evidence="{}", fault_id=fault_id,
+        mono_ns=mono(t1 + sign), what=SAID.get(kind, "dead"), step=last + 1, evidence="{}", fault_id=fault_id,
     )  # fmt: skip
     return t1 + running, first
 

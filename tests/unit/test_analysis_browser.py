@@ -9,15 +9,13 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-
 from analysis import report
+from tests.unit import results_factory as factory
+from tests.unit.hostile_factory import hostile
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -65,7 +63,7 @@ def _requests(log: str) -> list[str]:
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report."""
     folder = tmp_path_factory.mktemp(request.param)
-    campaign = factory.quickstart() if request.param == "quickstart" else factory.hostile()
+    campaign = factory.quickstart() if request.param == "quickstart" else hostile()
     return report.write(campaign.write(folder / "results.h5")).report_html
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import S
 
 from analysis import collectives, keyfigure
 from analysis.collectives import Measurement, bus_factor
 from analysis.results import load
 from analysis.series import Summary
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import S
 
 
 def one_case(ranks: int) -> factory.Campaign:

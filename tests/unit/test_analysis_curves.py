@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import START_NS, S
-
 from analysis import collectives
 from analysis.collectives import NoFigure, bus_factor
 from analysis.curves import Curve
 from analysis.results import load
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import START_NS, S
 
 SIZES = [1 << k for k in range(10, 25, 2)]
 OPERATIONS = (

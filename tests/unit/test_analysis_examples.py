@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-
 import analysis
 from harness.store import TABLES
+from tests.unit import results_factory as factory
+from tests.unit.hostile_factory import hostile
 
 ANALYSIS = Path(analysis.__file__).parent
 PAGE = (ANALYSIS / "SCHEMA.md").read_text(encoding="utf-8")
@@ -33,7 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             steps["step_time_ns"][number] = (steps["step_time_ns"][number] * 1.2).astype("i8")
     slower.attributes["git_commit"] = "another"
     slower.write(folder / "after.h5")
-    factory.hostile().write(folder / "hostile.h5")
+    hostile().write(folder / "hostile.h5")
     return folder
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-
 from analysis import export
 from analysis.results import CampaignResults, load
 from harness.store import TABLES, StoreError
+from tests.unit import results_factory as factory
+from tests.unit.hostile_factory import hostile
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,7 @@ def test_dangerous_text_of_a_file_is_made_safe_in_csv_and_left_alone_when_asked(
 
 
 def test_a_hostile_campaign_is_exported(tmp_path: Path) -> None:
-    with load(factory.hostile().write(tmp_path / "r.h5")) as results:
+    with load(hostile().write(tmp_path / "r.h5")) as results:
         for form in export.FORMATS:
             paths = export.export(results, tmp_path / form, form)
             assert {p.parent for p in paths} == {tmp_path / form}

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import S
-
 from analysis import collectives, gates
 from analysis.results import load
 from analysis.verdict import judge
 from harness.model.verdict import Verdict
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import S
 
 
 def judged(

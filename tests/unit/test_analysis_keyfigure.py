@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-
 from analysis import keyfigure, text
 from analysis.results import load
+from tests.unit import results_factory as factory
 
 MS = 1_000_000
 

@@ -10,13 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-
 import analysis
 from analysis.commandline import guarded
 from analysis.results import CampaignResults, load, names
 from harness.store import StoreError
+from tests.unit import results_factory as factory
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import h5py
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import Campaign
-
 from analysis import merge, report, verdict
 from analysis.results import load
 from harness.store import ADDED, StoreError
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import ATTRIBUTES, Campaign
 
 
 def _other() -> Campaign:
@@ -151,7 +148,7 @@ def test_a_campaign_that_was_run_twice_is_refused_or_both_are_kept(tmp_path: Pat
 def test_of_a_run_that_was_collected_twice_the_last_one_counts(tmp_path: Path) -> None:
     a = factory.small().write(tmp_path / "a.h5")
     later = _again()
-    later.attributes.update(run_id=factory.ATTRIBUTES["run_id"], collected_wall_ns=factory.START_NS * 2)
+    later.attributes.update(run_id=ATTRIBUTES["run_id"], collected_wall_ns=factory.START_NS * 2)
     b = later.write(tmp_path / "b.h5")
     assert merge.merge(tmp_path / "m.h5", [a, b]) == [
         f"{a}: run 20251009-0853-7f3a as it was collected earlier than in {b}; left out"

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import recovery_factory
-import results_factory as factory
 
 from analysis import (
     casepage,
@@ -33,6 +28,9 @@ from analysis.verdict import judge
 from harness.model.case import CACHED
 from harness.model.design import Comparison, Lot, Question
 from harness.model.event import COMPARISON_PLANNED, LOT_PLANNED, REPEATS_WEIGHED
+from tests.unit import recovery_factory
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import FACTS
 
 
 def told(campaign: factory.Campaign, folder: Path) -> dict[str, Any]:
@@ -271,7 +269,7 @@ def test_repeats_that_were_spared_are_counted_with_the_reason(tmp_path: Path) ->
 
 def test_facts_on_which_nodes_differ_are_told_apart(tmp_path: Path) -> None:
     campaign = factory.small()
-    campaign.find("nodes", name="n2")["facts"] = json.dumps({**factory.FACTS, "kernel": "6.2.0"})
+    campaign.find("nodes", name="n2")["facts"] = json.dumps({**FACTS, "kernel": "6.2.0"})
     campaign.find("nodes", name="n3")["facts"] = "{}"  # said nothing, so it does not differ
     with load(campaign.write(tmp_path / "r.h5")) as results:
         found = placepage.differences(placepage.nodes(results))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import S
-
 from analysis import paired
 from analysis.difference import Change
 from analysis.results import load
 from harness.model.design import Comparison, Question
 from harness.model.event import COMPARISON_PLANNED
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import S
 
 Times = Callable[[int, str, bool], float]  # repeat, setting, whether it is the second of its pair -> ms
 

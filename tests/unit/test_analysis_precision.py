@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import S
-
 from analysis import precision
 from analysis.results import load
 from analysis.verdict import judge
 from harness.model.design import ENOUGH, MORE, NEVER, Comparison, Lot, Question
 from harness.model.event import COMPARISON_PLANNED, LOT_PLANNED, REPEATS_WEIGHED
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import S
 
 QUESTION = Question("step_time_ns", "median")
 NARROW = [100, 101, 99, 100.5, 99.5, 100.2]

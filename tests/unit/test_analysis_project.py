@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import recovery_factory
-import results_factory as factory
-
 from analysis import costs, ettr, project
 from analysis.results import load
+from tests.unit import recovery_factory
+from tests.unit import results_factory as factory
 
 
 def test_the_formulas_have_the_values_of_metrics_md() -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import Campaign, Row
-
 from analysis.results import load
 from analysis.verdict import CaseVerdict, judge
 from harness.model.verdict import Verdict
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import Campaign, Row
 
 FAULTY = "train-fault-r0"
 

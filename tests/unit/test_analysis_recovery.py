@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import S
 
 from analysis import recovery
 from analysis.buckets import Bucket
@@ -19,6 +14,8 @@ from analysis.recovery import Recovery
 from analysis.results import load
 from analysis.spread import wilson
 from analysis.stamps import Stamp
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import Row, S, mono
 
 NO_START = "until attempt 1 began: nobody wrote when its job did"
 
@@ -34,7 +31,7 @@ def one_fault() -> factory.Campaign:
     again = campaign.attempt(case, ["n1", "n3"], begin + 3 * S, begin + 4 * S, first_step=4, restored_step=4)
     for attempt, numbers, start in ((first, range(6), begin), (again, range(4, 10), begin + 3 * S)):
         for rank in (0, 1):
-            starts = [factory.mono(start) + i * step for i in range(len(numbers))]
+            starts = [mono(start) + i * step for i in range(len(numbers))]
             campaign.record(
                 case, attempt, rank, "steps", step=list(numbers), start_mono_ns=starts, step_time_ns=step
             )
@@ -160,7 +157,7 @@ def shares(campaign: factory.Campaign, folder: Path) -> list[tuple[float | None,
     return [(None if t is None else round(t, 6), b.why) for t, b in zip(times, found.buckets, strict=True)]
 
 
-def hit_and_next(campaign: factory.Campaign) -> tuple[factory.Row, factory.Row]:
+def hit_and_next(campaign: factory.Campaign) -> tuple[Row, Row]:
     first, again = campaign.tables["attempts"]
     return first, again
 

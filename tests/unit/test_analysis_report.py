@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-
 from analysis import casepage, page, report, text
 from analysis.report import Paths
 from analysis.results import CampaignResults, load
 from analysis.verdict import CaseVerdict, judge
 from harness.model.verdict import Verdict
 from harness.store import StoreError
+from tests.unit import hostile_factory
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import FACTS
 
 
 class Reader(HTMLParser):
@@ -225,7 +224,7 @@ def test_nodes_that_said_the_same_stand_together(tmp_path: Path) -> None:
     }
     campaign.find("nodes", name="n2")["facts"] = json.dumps(facts)
     campaign.find("nodes", name="n3")["facts"] = "{}"
-    campaign.add("nodes", name="n4", facts=json.dumps(factory.FACTS))
+    campaign.add("nodes", name="n4", facts=json.dumps(FACTS))
     campaign.add("nodes", name="n5", facts="[broken")
     with load(campaign.write(tmp_path / "r.h5")) as results:
         found = page.contents(results, judge(results))["nodes"]
@@ -362,11 +361,11 @@ def test_damaged_samples_leave_no_report(tmp_path: Path, monkeypatch: pytest.Mon
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """The report of a campaign in which every text is an attack."""
     folder = tmp_path_factory.mktemp("hostile")
-    return report.write(factory.hostile().write(folder / "results.h5"))
+    return report.write(hostile_factory.hostile().write(folder / "results.h5"))
 
 
 def test_a_hostile_campaign_is_judged_as_usual(tmp_path: Path) -> None:
-    with load(factory.hostile().write(tmp_path / "r.h5")) as results:
+    with load(hostile_factory.hostile().write(tmp_path / "r.h5")) as results:
         found = {v.case_id: v.verdict for v in judge(results)}
     assert found["train-r0"] is Verdict.FAIL  # the hostile check failed
     assert found["halo-strong-n1-r0"] is Verdict.PASS

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import S
-
 from analysis import models, scaling
 from analysis.models import STRONG, WEAK, fit
 from analysis.results import load
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import S
 
 
 def runs(mode: str, law: str, parameters: tuple[float, ...], nodes: tuple[int, ...], repeats: int,

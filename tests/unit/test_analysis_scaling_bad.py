@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import START_NS, S
-
 from analysis import parts, scaling
 from analysis.models import STRONG
 from analysis.results import load
 from analysis.scaling import Series
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import START_NS, S
 
 SIX = [1.00, 1.01, 0.99, 1.02, 0.98, 1.005]
 

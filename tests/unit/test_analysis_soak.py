@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import recovery_factory
-import results_factory as factory
-from recovery_factory import CHECKPOINT_NS, LATENCIES_NS, STEP_NS
-
 from analysis import detectors, recovery, report, saved, spread, usefultime
 from analysis.results import CampaignResults, load
+from tests.unit import recovery_factory
+from tests.unit import results_factory as factory
+from tests.unit.recovery_factory import CHECKPOINT_NS, LATENCIES_NS, STEP_NS
 
 FAULTS = 10
 

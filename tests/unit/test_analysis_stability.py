@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import START_NS, S
-
 from analysis import stability, stability_page, warmup
 from analysis.results import load
 from analysis.slopes import shift, theil_sen
 from analysis.stability import CaseStability
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import START_NS, S
 
 STEPS = 1200
 

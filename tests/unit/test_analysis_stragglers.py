@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import START_NS, S
-
 from analysis import stragglers
 from analysis.results import load
 from analysis.stragglers import Straggler
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import START_NS, S
 
 
 def campaign(

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-
 import analysis
 from analysis import slices
 from analysis.results import CampaignResults, load
 from harness.store import Results, StoreError
 from tests.bench import big_results
+from tests.unit import results_factory as factory
 
 TRAIN = ("torch.train", "steps")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -12,9 +11,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("xxhash")
-
-sys.path.insert(0, str(Path(__file__).parent))
-from checkpoint_world import Rank, together
 
 from harness.faults import damage
 from harness.runtime import checkpoint_files as files
@@ -29,6 +25,7 @@ from harness.runtime.checkpoint import (
     Saved,
 )
 from harness.runtime.checkpoint_verify import Place
+from tests.unit.checkpoint_world import Rank, together
 
 
 def state(rank: int, step: int) -> bytes:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from results_factory import S
 
 from analysis import gates, measured, scaling, text
 from analysis.keyfigure import of_case
@@ -19,6 +14,8 @@ from analysis.report import html
 from analysis.results import CampaignResults, load
 from analysis.verdict import judge
 from harness.model.verdict import Verdict
+from tests.unit import results_factory as factory
+from tests.unit.results_tables import S
 
 METRIC = {"name": "latency_us", "unit": "us", "coordinates": {"message_bytes": "B"}}
 COMMAND = {"run": ["prog", "--x"], "script": None, "world": "mpi", "metrics": [METRIC]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,15 @@ import h5py
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import junit_schema
-import results_factory as factory
-from judging_factory import campaign
-
 from analysis import compare_words as words
 from analysis.compare import Asked, Comparison, compare
 from analysis.difference import Smallest
 from analysis.results import load
 from harness.cli import main
+from tests.unit import junit_schema
+from tests.unit import results_factory as factory
+from tests.unit.hostile_factory import hostile
+from tests.unit.judging_factory import campaign
 
 TIME = "step_time_ns"
 
@@ -393,7 +391,7 @@ def test_a_bad_file_is_told(damage: str, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    a, b = factory.hostile(), factory.hostile()
+    a, b = hostile(), hostile()
     found = compared(a, b, tmp_path)
     assert junit_schema.problems(words.xml(found)) == []
     from analysis.compare_page import page

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy.stats import fisher_exact
 
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from judging_factory import campaign
-
 from analysis.compare import Comparison, compare
 from analysis.compare_failures import fisher
 from analysis.results import load
+from tests.unit import results_factory as factory
+from tests.unit.judging_factory import campaign
 
 REPEATS = 14
 

@@ -14,12 +14,10 @@ import pytest
 
 pytest.importorskip("xxhash")
 
-sys.path.insert(0, str(Path(__file__).parent))
-from checkpoint_world import Rank, together
-
 from harness import faults
 from harness.faults import FaultError, Hit, damage
 from harness.runtime.checkpoint import Checkpoints
+from tests.unit.checkpoint_world import Rank, together
 
 ROOT = Path(__file__).parents[2]
 NEWEST = "step-00000010.0.0"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import junit_schema
-import results_factory as factory
 
 from analysis.junit import Entry, document
 from analysis.results import load
 from analysis.summary import junit
 from analysis.verdict import judge
 from harness.model.verdict import Verdict
+from tests.unit import junit_schema
+from tests.unit.hostile_factory import hostile
 
 
 def test_each_verdict_has_its_element() -> None:
@@ -38,7 +35,7 @@ def test_each_verdict_has_its_element() -> None:
 
 
 def test_the_report_of_a_campaign_is_valid(tmp_path: Path) -> None:
-    with load(factory.hostile().write(tmp_path / "r.h5")) as results:
+    with load(hostile().write(tmp_path / "r.h5")) as results:
         assert junit_schema.problems(junit(results, judge(results))) == []
 
 

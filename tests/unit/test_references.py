@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import results_factory as factory
-from judging_factory import campaign
 
 from analysis.references import Given
 from analysis.results import load
@@ -19,6 +14,8 @@ from analysis.verdict import judge
 from harness.cli import main
 from harness.config import ConfigError, load_campaign
 from harness.model.verdict import Verdict
+from tests.unit import results_factory as factory
+from tests.unit.judging_factory import campaign
 
 
 def gate(**more: Any) -> dict[str, Any]:

@@ -13,23 +13,10 @@ from hypothesis import strategies as st
 
 from harness.model.fields import bad_character
 from harness.schedule import entries, mail
-from harness.schedule.folder import ScheduleDir, ScheduleError, Spec
+from harness.schedule.folder import ScheduleDir, ScheduleError
+from tests.unit.weekly import WEEKLY
 
-SPEC = Spec(
-    campaign="/files/weekly.yaml",
-    site="/files/alps.yaml",
-    campaign_name="weekly",
-    site_name="alps",
-    every="week",
-    at="02:00",
-    on="sunday",
-    zone="UTC",
-    how="cron",
-    keep=30,
-    mail="",
-    mail_on="fail",
-    python="/opt/harness/bin/python",
-)
+SPEC = replace(WEEKLY, python="/opt/harness/bin/python")
 SITE = {"partition": "batch", "account": "lab", "qos": None, "requeue": "yes"}
 FOLDER = ScheduleDir("/shared/ann/weekly")
 PATHS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(

@@ -16,22 +16,7 @@ from harness.schedule import folder as folders
 from harness.schedule.folder import Busy, ScheduleDir, ScheduleError, Spec, differences
 from harness.schedule.tick import Broken, Tick
 from harness.slurm.commands import CommandError
-
-SPEC = Spec(
-    campaign="/files/weekly.yaml",
-    site="/files/alps.yaml",
-    campaign_name="weekly",
-    site_name="alps",
-    every="day",
-    at="02:00",
-    on="",
-    zone="UTC",
-    how="cron",
-    keep=2,
-    mail="",
-    mail_on="fail",
-    since_s=0.0,
-)
+from tests.unit.weekly import DAILY as SPEC
 
 
 def at(text: str) -> float:

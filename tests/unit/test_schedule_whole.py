@@ -15,21 +15,9 @@ from harness.schedule import whole
 from harness.schedule.folder import ScheduleDir, Spec
 from harness.schedule.tick import Broken, Tick
 from harness.schedule.whole import SlurmChain, Whole
+from tests.unit.weekly import DAILY
 
-SPEC = Spec(
-    campaign="/files/weekly.yaml",
-    site="/files/alps.yaml",
-    campaign_name="weekly",
-    site_name="alps",
-    every="day",
-    at="02:00",
-    on="",
-    zone="UTC",
-    how="self",
-    keep=2,
-    mail="",
-    mail_on="fail",
-)
+SPEC = replace(DAILY, how="self")
 
 
 def at(text: str) -> float:

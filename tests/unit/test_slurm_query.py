@@ -32,7 +32,7 @@ def test_squeue_rows_are_read() -> None:
         "7_[0-1]|hh.a.0000|PENDING|0||N/A|N/A|2|Nodes required for job are DOWN, DRAINED|\n"
     ) == [
         JobRow(
-            "7_0",
+            job_id,
             "hh.a.0000",
             "PENDING",
             "0",
@@ -41,18 +41,8 @@ def test_squeue_rows_are_read() -> None:
             "N/A",
             2,
             "Nodes required for job are DOWN, DRAINED",
-        ),
-        JobRow(
-            "7_1",
-            "hh.a.0000",
-            "PENDING",
-            "0",
-            "",
-            "N/A",
-            "N/A",
-            2,
-            "Nodes required for job are DOWN, DRAINED",
-        ),
+        )
+        for job_id in ("7_0", "7_1")
     ]
 
 

@@ -24,23 +24,9 @@ from harness.rundir import RunDir
 from harness.script import Option, options
 from harness.slurm.versions import Version, features
 from harness.templates import Templates, refuse_lost_blocks, sources
+from tests.unit.test_render import tiny_site as site
 
 RUN = "/shared/run"
-
-
-def site(**changes: Any) -> Site:
-    base: dict[str, Any] = {
-        "schema": 1,
-        "name": "tiny",
-        "kind": "production",
-        "launcher": "slurm",
-        "limits": {"max_nodes": 8, "max_time_min": 60},
-        "node": {"cpus": 4, "exclusive": True},
-        "mpi": {"plugin": "pmix"},
-        "requeue": True,
-        "accounting": True,
-    }
-    return Site.model_validate({**base, **changes})
 
 
 def plan(template: str = "torch.sh.j2", *, count: int = 1, requeue: bool = False, world: str = "") -> Plan:

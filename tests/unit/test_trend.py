@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,14 +12,12 @@ from xml.etree import ElementTree
 import h5py
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import junit_schema
-import results_factory as factory
-from judging_factory import campaign
-
 from analysis.compare import Asked
 from analysis.trend import Trend, of_folder
 from harness.cli import main
+from tests.unit import junit_schema
+from tests.unit import results_factory as factory
+from tests.unit.judging_factory import campaign
 
 TIME = "step_time_ns"
 
