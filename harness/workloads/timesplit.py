@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 def parts(total_ns: int, spent_ns: int, least_ns: int, last_ns: int) -> dict[str, int]:
-    """The three columns.
+    """The three columns of ``harness.workloads.TIME_SPLIT``.
 
     Args:
         total_ns: the step on this rank.
@@ -29,6 +29,3 @@ def parts(total_ns: int, spent_ns: int, least_ns: int, last_ns: int) -> dict[str
         "communication_ns": least_ns + last_ns,
         "waiting_ns": spent_ns - least_ns,
     }
-
-
-COLUMNS = ("compute_ns", "communication_ns", "waiting_ns")
