@@ -15,6 +15,7 @@ from analysis import resample
 from analysis.fitting import Repeats
 from analysis.models import STRONG, karp_flatt
 from analysis.resample import MINIMUM, Interval
+from analysis.series import Floats
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def points(
     return tuple(found)
 
 
-def overhead(runs: Mapping[int, Sequence[float]], seed: int = 0) -> str:
+def overhead(runs: Mapping[int, Sequence[float]]) -> str:
     """What Karp-Flatt's serial fraction does with more nodes, in words: flat is serial work, rising is overhead.
 
     Its slope over log2 of the nodes has an interval from repeats, as a fit has.
@@ -110,12 +111,16 @@ def overhead(runs: Mapping[int, Sequence[float]], seed: int = 0) -> str:
         return "Karp-Flatt: two node counts beside the base are needed to see whether it rises"
     if min(len(times) for times in runs.values()) < MINIMUM:
         return f"Karp-Flatt: whether it rises is not known with fewer than {MINIMUM} repeats"
-    repeats, nodes = Repeats.of([runs[p] for p in sorted(runs)]), np.array(sorted(runs), dtype=np.float64)
-    means = repeats.draws(seed)
-    p = nodes / nodes[0]
-    fraction = (np.exp(means[:, 1:] - means[:, :1]) - 1 / p[1:]) / (1 - 1 / p[1:])
-    x = np.log2(p[1:]) - np.mean(np.log2(p[1:]))
-    low, high = repeats.interval(fraction @ x / float(x @ x), means)
+    nodes = np.array(sorted(runs), dtype=np.float64)
+    repeats, p = Repeats.of([runs[int(n)] for n in nodes]), nodes[1:] / nodes[0]
+    x = np.log2(p) - np.mean(np.log2(p))
+    weights = x / float(x @ x) / (1 - 1 / p)  # of each time over the base's, in the slope
+
+    def slope(means: Floats) -> Floats:
+        return np.asarray((np.exp(means[:, 1:] - means[:, :1]) - 1 / p) @ weights)
+
+    each = np.exp(repeats.means[1:] - repeats.means[0]) * weights
+    low, high = slope(repeats.ends(np.concatenate([[-np.sum(each)], each]))).tolist()
     span = f"{low:+.4f} to {high:+.4f} for each doubling"
     if low > 0:
         return f"Karp-Flatt rises ({span}): overhead that grows with the nodes, and not serial work alone"

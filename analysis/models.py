@@ -10,25 +10,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import combinations
 
 import numpy as np
-from scipy import stats
 
 from analysis.fitting import Repeats, aicc, fit_log
-from analysis.resample import LEVEL, Interval
 from analysis.resample import MINIMUM as MINIMUM_REPEATS
+from analysis.resample import Interval
 from analysis.series import Floats
 
 STRONG, WEAK = "strong", "weak"
+_STEP = 1e-6  # of logarithms of times, of derivatives
+_LARGEST_LOG = 700.0
 SUPPORTED = 4.0  # laws whose AICc is nearer than this to the lowest cannot be told from it (Burnham and Anderson 2002)
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One fitted parameter; ``interval`` is the 95 % bootstrap interval over repeats, None with too few."""
+    """One fitted parameter; ``interval`` is of 95 % from repeats, None with too few."""
 
     name: str
     value: float
@@ -199,17 +199,7 @@ def law_named(mode: str, name: str) -> _Law:
     return next(law for law in LAWS[mode] if law.name == name)
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """A law's coefficients, and draws of them: with all terms, and without each of those that may be zero."""
-
-    law: _Law
-    coefficients: Floats  # shape (1, terms)
-    between: float  # weighted sum of squares of the means around the law
-    means: Floats | None  # draws of the means, (resamples, places); None with too few repeats
-    drawn: tuple[Floats, ...]  # each (resamples, terms)
-
-
+Figure = Callable[[Floats], Floats]  # of coefficients: (r, terms) -> (r,)
 _Key = tuple[tuple[int, tuple[float, ...]], ...]
 
 
@@ -218,54 +208,105 @@ def _key(runs: Mapping[int, Sequence[float]]) -> _Key:
 
 
 @lru_cache(maxsize=32)
-def _repeats(key: _Key, seed: int) -> tuple[Repeats, Floats | None]:
-    """The runs reduced, and draws of their means; those are None with too few repeats."""
-    repeats = Repeats.of([times for _, times in key])
-    return repeats, repeats.draws(seed) if min(repeats.counts) >= MINIMUM_REPEATS else None
+def _repeats(key: _Key) -> Repeats:
+    return Repeats.of([times for _, times in key])
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A law fitted to means of repeats, with those of its terms that ``terms`` names; the others are 0."""
+
+    law: _Law
+    repeats: Repeats
+    basis: Floats  # shape (places, terms of the law)
+    terms: tuple[int, ...]
+    coefficients: Floats  # shape (1, terms of the law)
+    between: float  # weighted sum of squares of the means around the law
+
+    @classmethod
+    def of(cls, law: _Law, repeats: Repeats, basis: Floats, terms: tuple[int, ...]) -> _Fitted:
+        """The fit to the means of repeats."""
+        empty = cls(law, repeats, basis, terms, np.zeros((1, basis.shape[1])), 0.0)
+        found, between = empty._solved(repeats.means[None, :])
+        return replace(empty, coefficients=found, between=float(between[0]))
+
+    def _solved(self, log_times: Floats) -> tuple[Floats, Floats]:
+        """Coefficients and sums of squares for means of log time, (r, places)."""
+        terms, found = list(self.terms), np.zeros((len(log_times), self.basis.shape[1]))
+        y = np.exp(-log_times if self.law.of_rate else log_times)
+        found[:, terms], sse = fit_log(self.basis[:, terms], y, self.repeats.counts)
+        return found, sse
+
+    def spans(self, figures: Sequence[Figure]) -> list[Interval]:
+        """Interval of each figure, as ``analysis.fitting`` says."""
+        ends = np.concatenate([self.repeats.ends(self._gradient(f)) for f in figures])
+        found, _ = self._solved(ends)
+        pairs = [f(found[2 * i : 2 * i + 2]).tolist() for i, f in enumerate(figures)]
+        return [(min(pair), max(pair)) for pair in pairs]
+
+    def _gradient(self, figure: Figure) -> Floats:
+        """Of a figure by the means of log time, (places,), as if coefficients could be negative."""
+        terms = list(self.terms)
+        columns = self.basis / (self.basis @ self.coefficients[0])[:, None]
+        most = np.max(np.abs(columns), axis=0)  # change of the logarithm of some time, for each coefficient
+        steps = _STEP * np.diag(1 / most)[terms]
+        slopes = (figure(self.coefficients + steps) - figure(self.coefficients)) / _STEP
+        root = np.sqrt(self.repeats.counts)
+        solution = np.linalg.pinv((columns / most)[:, terms] * root[:, None]) * root
+        return np.asarray((-1 if self.law.of_rate else 1) * slopes @ solution)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """A law fitted with all terms, and without each of those that may as well be zero."""
+
+    full: _Fitted
+    reduced: tuple[_Fitted, ...]
+
+    def intervals(self, figures: Sequence[Figure]) -> list[Interval]:
+        """Interval of each figure: it spans the law with and without such terms."""
+        every = [fitted.spans(figures) for fitted in (self.full, *self.reduced)]
+        return [(min(low for low, _ in s), max(high for _, high in s)) for s in zip(*every, strict=True)]
 
 
 @lru_cache(maxsize=32)
-def _fitted(law: _Law, key: _Key, seed: int, *, resampled: bool) -> _Fitted:
-    repeats, means = _repeats(key, seed)
-    means = means if resampled else None
+def _fitted(law: _Law, key: _Key) -> _Fitted:
     basis = law.basis(np.array([float(p) for p, _ in key]))
+    return _Fitted.of(law, _repeats(key), basis, tuple(range(basis.shape[1])))
 
-    def solved(log_times: Floats, terms: list[int], start: Floats | None) -> tuple[Floats, Floats]:
-        times = np.exp(log_times)
-        found = np.zeros((len(times), basis.shape[1]))
-        y = 1 / times if law.of_rate else times
-        found[:, terms], sse = fit_log(basis[:, terms], y, repeats.counts, start)
-        return found, sse
 
-    every = list(range(basis.shape[1]))
-    found, between = solved(repeats.means[None, :], every, None)
-    if means is None:
-        return _Fitted(law, found, float(between[0]), None, ())
-    drawn = [solved(means, every, found[0])[0]]
-    zero = [j for j in every if float(np.quantile(drawn[0][:, j], 0.005)) <= 0]
-    for count in range(1, min(len(zero), len(every) - 1) + 1):
-        for left_out in combinations(zero, count):
-            drawn.append(solved(means, [j for j in every if j not in left_out], None)[0])
-    return _Fitted(law, found, float(between[0]), means, tuple(drawn))
+@lru_cache(maxsize=32)
+def _family(law: _Law, key: _Key) -> _Family:
+    """Needs two repeats a place, and as many places as the law has terms."""
+    full = _fitted(law, key)
+    return _Family(full, tuple(_reduced(full).values()))
+
+
+def _reduced(fitted: _Fitted) -> dict[tuple[int, ...], _Fitted]:
+    """Fits without a term that may as well be zero, and of those again, by the terms that are left."""
+    found: dict[tuple[int, ...], _Fitted] = {}
+    if len(fitted.terms) > 1:
+        spans = fitted.spans([partial(_coefficient, j) for j in fitted.terms])
+        for j in [j for j, (low, _) in zip(fitted.terms, spans, strict=True) if low <= 0]:
+            kept = tuple(k for k in fitted.terms if k != j)
+            without = _Fitted.of(fitted.law, fitted.repeats, fitted.basis, kept)
+            found |= {kept: without, **_reduced(without)}
+    return found
+
+
+def _coefficient(index: int, coefficients: Floats) -> Floats:
+    return coefficients[:, index]
 
 
 def _parameter(law: _Law, index: int, coefficients: Floats) -> Floats:
     return law.read(coefficients)[:, index]
 
 
-def _hull(repeats: Repeats, fitted: _Fitted, figure: Callable[[Floats], Floats]) -> Interval:
-    """Interval of a figure of the coefficients, (r, terms) -> (r,), with and without terms that may be zero."""
-    assert fitted.means is not None
-    spans = [repeats.interval(figure(drawn), fitted.means) for drawn in fitted.drawn]
-    return min(low for low, _ in spans), max(high for _, high in spans)
-
-
-def _times(law: _Law, nodes: float, coefficients: Floats) -> Floats:
-    """Times in s that a law gives at ``nodes``, shape (r,); infinite where its rate is 0."""
+def _log_times(law: _Law, nodes: float, coefficients: Floats) -> Floats:
+    """Logarithms of times in s that a law gives at ``nodes``, shape (r,); infinite where its rate is 0."""
     sums: Floats = np.asarray(coefficients @ law.basis(np.array([float(nodes)]))[0])
-    if not law.of_rate:
-        return sums
-    return np.divide(1.0, sums, out=np.full_like(sums, np.inf), where=sums > 0)
+    logs = np.log(np.maximum(sums, 1e-300))
+    return np.where(sums > 0, -logs, np.inf) if law.of_rate else logs
 
 
 def _why_not(law: _Law, places: int, n: int) -> str:
@@ -275,7 +316,7 @@ def _why_not(law: _Law, places: int, n: int) -> str:
     return "" if n >= k + 3 else f"{n} runs, {k} parameters: AICc needs at least {k + 3}"
 
 
-def fit(law_name: str, mode: str, runs: Mapping[int, Sequence[float]], seed: int = 0) -> Fit:
+def fit(law_name: str, mode: str, runs: Mapping[int, Sequence[float]]) -> Fit:
     """Fit one law to independent runs.
 
     T(1) is that of a typical run: the geometric mean over repeats is what is fitted.
@@ -284,18 +325,16 @@ def fit(law_name: str, mode: str, runs: Mapping[int, Sequence[float]], seed: int
         law_name: name in ``LAWS[mode]``.
         mode: ``strong`` or ``weak``.
         runs: node count -> times in s, above zero, one for each independent repeat.
-        seed: of the bootstrap, which resamples repeats within each node count.
     """
     law = law_named(mode, law_name)
-    key = _key(runs)
-    repeats, _ = _repeats(key, seed)
+    repeats, fitted = _repeats(_key(runs)), _fitted(law, _key(runs))
     n, k = repeats.n, len(law.parameters) + 1
     why = _why_not(law, len(runs), n)
-    fitted = _fitted(law, key, seed, resampled=not why)
     values, sse = law.read(fitted.coefficients)[0], fitted.between + repeats.within
     intervals: list[Interval | None] = [None] * len(law.parameters)
-    if fitted.means is not None:
-        intervals = [_hull(repeats, fitted, partial(_parameter, law, i)) for i in range(len(values))]
+    if not why and min(repeats.counts) >= MINIMUM_REPEATS:
+        figures = [partial(_parameter, law, i) for i in range(len(values))]
+        intervals = [*_family(law, _key(runs)).intervals(figures)]
     parameters = tuple(
         Parameter(name, float(value), unit, span, meaning)
         for (name, unit, meaning), value, span in zip(law.parameters, values, intervals, strict=True)
@@ -313,7 +352,7 @@ def supported(fits: Sequence[Fit]) -> tuple[str, ...]:
 
 
 def predict(
-    laws: Sequence[str], mode: str, runs: Mapping[int, Sequence[float]], nodes: Sequence[int], seed: int = 0
+    laws: Sequence[str], mode: str, runs: Mapping[int, Sequence[float]], nodes: Sequence[int]
 ) -> tuple[Prediction, ...]:
     """Times that laws give at ``nodes``, inside the runs or beyond them.
 
@@ -321,22 +360,22 @@ def predict(
 
     Args:
         laws: as ``supported`` gives them, the best first.
-        mode, runs, seed: as for ``fit``.
+        mode, runs: as for ``fit``.
         nodes: node counts, above zero.
     """
-    key = _key(runs)
-    repeats, means = _repeats(key, seed)
-    fits = [_fitted(law_named(mode, name), key, seed, resampled=True) for name in laws]
+    fits = [_fitted(law_named(mode, name), _key(runs)) for name in laws]
+    enough = min(_repeats(_key(runs)).counts) >= MINIMUM_REPEATS
+    spans_of = [_spans(_family(f.law, _key(runs)), nodes) for f in fits] if enough else []
     found = []
-    for p in nodes:
-        spans = [_spans(repeats, fitted, p) for fitted in fits] if means is not None else []
+    for i, p in enumerate(nodes):
+        spans = [of_law[i] for of_law in spans_of]
         law_spans, run_spans = [s for s, _ in spans], [s for _, s in spans]
         found.append(
             Prediction(
                 p,
                 not min(runs) <= p <= max(runs),
                 laws[0],
-                float(_times(fits[0].law, p, fits[0].coefficients)[0]),
+                math.exp(float(_log_times(fits[0].law, p, fits[0].coefficients)[0])),
                 (min(s[0] for s in law_spans), max(s[1] for s in law_spans)) if spans else None,
                 (min(s[0] for s in run_spans), max(s[1] for s in run_spans)) if spans else None,
                 tuple(laws),
@@ -345,15 +384,19 @@ def predict(
     return tuple(found)
 
 
-def _spans(repeats: Repeats, fitted: _Fitted, nodes: float) -> tuple[Interval, Interval]:
-    """Intervals of a law's time at ``nodes`` and of a new run there, in s."""
-    log_s = float(np.log(_times(fitted.law, nodes, fitted.coefficients)[0]))
-    low, high = _hull(repeats, fitted, lambda c: np.log(_times(fitted.law, nodes, c)))
-    if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(log_s)):
-        return (0.0, math.inf), (0.0, math.inf)
-    df = repeats.n - len(fitted.law.parameters)
-    noise = math.sqrt((repeats.within + fitted.between) / df)  # of log time, one run
-    half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * noise
-    # Two uncertainties that know nothing of each other, each with its own two sides.
-    run = log_s - math.hypot(log_s - low, half), log_s + math.hypot(high - log_s, half)
-    return (math.exp(low), math.exp(high)), (math.exp(run[0]), math.exp(run[1]))
+def _spans(family: _Family, nodes: Sequence[int]) -> list[tuple[Interval, Interval]]:
+    """Intervals of a law's times at ``nodes`` and of a new run there, in s."""
+    full = family.full
+    figures = [partial(_log_times, full.law, p) for p in nodes]
+    early, late = full.repeats.one_more(full.between, len(full.law.parameters))
+    found = []
+    for figure, (low, high) in zip(figures, family.intervals(figures), strict=True):
+        log_s = float(figure(full.coefficients)[0])
+        # Two uncertainties that know nothing of each other, each with its own two sides.
+        run = log_s - math.hypot(log_s - low, early), log_s + math.hypot(high - log_s, late)
+        found.append(((_exp(low), _exp(high)), (_exp(run[0]), _exp(run[1]))))
+    return found
+
+
+def _exp(log: float) -> float:
+    return math.exp(log) if log < _LARGEST_LOG else math.inf

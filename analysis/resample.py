@@ -10,7 +10,9 @@ should know about the bootstrap", The American Statistician 69(4), 2015); BCa me
 - a ratio of medians joins the two intervals of their logarithms (G. Y. Zou and A. Donner, "Construction of confidence
   limits about effect measures", Statistics in Medicine 27, 2008);
 - a mean has Student's t by bootstrap (P. Hall, Annals of Statistics 16(3), 1988), any other statistic BCa of scipy.
-  Where one repeat in ten is far off, no method knows the mean from six values: take the median;
+  Six values that are late as an exponential is hold their mean 92 to 93 times in 100, ten 94 times; where one repeat in
+  ten is far off, six hold it 65 times. No method knows the tail from six values that did not come from it (Hall's
+  transformation gains one in 100, for intervals a quarter wider): take the median;
 - a statistic of one series, whose values follow one another, resamples blocks (D. N. Politis and J. P. Romano, 1992).
 
 What they hold is measured by ``python -m tests.bench.truth``. Nothing here knows of files or verdicts.

@@ -158,7 +158,7 @@ def laws(
     generator, tally = np.random.default_rng(seed), _Tally(kind, size, repeats)
     name = f"{mode} {law} {parameters}"
     far_s = law_time_s(mode, law, parameters, FAR)
-    for number in range(sets):
+    for _ in range(sets):
         runs = {
             p: [
                 float(t)
@@ -166,15 +166,15 @@ def laws(
             ]
             for p in NODES
         }
-        fitted = models.fit(law, mode, runs, seed=number)
+        fitted = models.fit(law, mode, runs)
         for q, truth in zip(fitted.parameters, (2.0, *parameters), strict=True):
             tally.add(f"{name}: {q.name}", q.interval, truth)
         run_s = far_s * float(noise(kind, size, generator, (1,))[0])
-        (known,) = models.predict((law,), mode, runs, (FAR,), seed=number)
+        (known,) = models.predict((law,), mode, runs, (FAR,))
         tally.add(f"{name}: time at {FAR} nodes", known.interval_s, far_s)
         tally.add(f"{name}: a new run there", known.run_interval_s, run_s)
-        able = models.supported([models.fit(x.name, mode, runs, seed=number) for x in models.LAWS[mode]])
-        (chosen,) = models.predict(able, mode, runs, (FAR,), seed=number)
+        able = models.supported([models.fit(x.name, mode, runs) for x in models.LAWS[mode]])
+        (chosen,) = models.predict(able, mode, runs, (FAR,))
         tally.add(f"{name}: time at {FAR} nodes, law chosen by AICc", chosen.interval_s, far_s)
     return tally.rows()
 
