@@ -22,13 +22,13 @@ from analysis.commandline import main as run
 from analysis.results import CampaignResults, Row, samples_of
 from analysis.series import Floats, Summary, rate_statistic, slowest_rank, summarise
 from harness.model.metrics import BANDWIDTHS, FITTED
+from harness.model.metrics import BARRIER as BARRIER
 from harness.store import Column
 
 if TYPE_CHECKING:
     from analysis.curves import Curve
 
 TABLE = "collectives"
-BARRIER = "barrier"
 # Workload -> the operation that it measures where its parameters name none.
 OPERATIONS = {
     "torch.allreduce": "all-reduce",
@@ -289,17 +289,25 @@ def table(measurements: Sequence[Measurement]) -> str:
 
 
 def _act(results: CampaignResults) -> tuple[Any, str, int]:
-    found = analyse(results)
-    over_sizes = curves(results)
+    from analysis import curves as over_sizes  # which need this module
+    from analysis import expected
+
+    found, every, beside = analyse(results), over_sizes.of(results), expected.of(results)
     data = {
         "stamp": results.stamp,
         "measurements": [asdict(m) for m in found],
-        "curves": [asdict(c) for c in over_sizes],
+        "curves": [asdict(c) for c in every],
+        "expected": [asdict(c) for c in beside.compared],
+        "expected_not_measured": list(beside.not_measured),
     }
     if not found:
         return data, "no collectives: no completed case recorded a table `collectives`", 0
     words = [f"{results.stamp}: for information, these figures judge nothing"] if results.stamp else []
-    words += [c.words for c in over_sizes]
+    shared, alone = over_sizes.told(every)
+    words += [*shared, *("\n".join(lines) for lines in alone)]
+    if beside.compared:
+        words.append(f"\n{expected.table(beside.compared)}\n")
+    words += [beside.missing] if beside.missing else []
     words.append(table(found))
     return data, "\n".join(words), 0
 

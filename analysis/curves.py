@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import latency, resample, text
-from analysis.collectives import BARRIER, all_iterations, bus_factor, is_collective, operation
+from analysis.collectives import all_iterations, bus_factor, is_collective, operation
 from analysis.resample import Interval
 from analysis.results import CampaignResults, Row
 from analysis.series import Floats
 from harness.model.event import RESULT
+from harness.model.metrics import BARRIER
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,53 @@ class Curve:
         return text.one_line(f"{self.group}: {self.workload} {self.operation}, {ranks} on {nodes}")
 
     @property
-    def words(self) -> str:
-        """In a few lines: what was fitted, or why nothing was, and what to beware of."""
-        lines = [self.name + (f" [{self.stamp}]" if self.stamp else "")]
+    def title(self) -> str:
+        """Its name with the stamp."""
+        return self.name + (f" [{self.stamp}]" if self.stamp else "")
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What was fitted, or why nothing was, and what to beware of."""
+        lines = []
         if self.operation == BARRIER and self.latency_s is not None:
             lines.append(f"latency {latency.estimate_words(self.latency_s, 's')}")
         if self.why_no_fit:
             lines.append(f"no latency and bandwidth: {self.why_no_fit}")
         elif self.line is not None:
-            lines.append(self.line.words)
+            lines += self.line.words.split("\n")
         lines += [f"same bits: {self.same_bits}"] if self.same_bits else []
         lines += [text.one_line(f"note: {note}") for note in self.notes]
         lines += [text.one_line(f"left out: {reason}") for reason in self.left_out]
-        return "\n".join(lines)
+        return tuple(lines)
+
+    @property
+    def words(self) -> str:
+        """In a few lines, its name first."""
+        return "\n".join([self.title, *self.lines])
+
+
+def told(curves: Sequence[Curve]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """What several curves say alike, once, with how many say it; and of each that says more, its name and that."""
+    number: dict[str, list[Curve]] = {}
+    for curve in curves:
+        for line in dict.fromkeys(curve.lines):
+            number.setdefault(line, []).append(curve)
+    alike = {line: mine for line, mine in number.items() if len(mine) > 1}
+    shared = [f"{_which(mine, len(curves))}: {line}" for line, mine in alike.items()]
+    own = [(curve.title, *(line for line in curve.lines if line not in alike)) for curve in curves]
+    return shared, [lines for lines in own if len(lines) > 1]
+
+
+def _which(mine: Sequence[Curve], number: int) -> str:
+    """Curves for people: all, or how many and of which operations and groups."""
+    if len(mine) == number:
+        return f"all {number} series" if number > 2 else "both series"
+    groups = list(dict.fromkeys(curve.group for curve in mine))
+    named = "group" if len(groups) == 1 else "groups"
+    return text.one_line(
+        f"{len(mine)} of {number} series ({named} {', '.join(groups[:4])}{', …' if len(groups) > 4 else ''})",
+        160,
+    )
 
 
 def _unusable(results: CampaignResults, case: Row) -> str:

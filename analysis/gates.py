@@ -111,7 +111,8 @@ def words(gate: Mapping[str, Any]) -> str:
     return f"{gate['statistic']} {gate['metric']}" + (f" ({where})" if where else "")
 
 
-def _limits(gate: Mapping[str, Any], unit: str) -> str:
+def limit_words(gate: Mapping[str, Any], unit: str) -> str:
+    """The limits of a gate, for people."""
     parts = []
     if gate.get("minimum") is not None:
         parts.append(f"at least {text.quantity(gate['minimum'], unit)}")
@@ -137,7 +138,7 @@ def check(results: CampaignResults, case: Row, gate: Mapping[str, Any]) -> GateR
     except NoFigure as error:
         return GateResult(Verdict.UNKNOWN, f"gate {name} cannot be judged: {error}")
     shown = f"gate {name}: {text.quantity(value, unit)} over {text.count(n, 'sample')}"
-    shown = f"{shown}, limit {_limits(gate, unit)}"
+    shown = f"{shown}, limit {limit_words(gate, unit)}"
     if not np.isfinite(value):
         return GateResult(Verdict.UNKNOWN, f"{shown}: not a finite number")
     holds = (minimum is None or value >= minimum) and (maximum is None or value <= maximum)

@@ -12,9 +12,7 @@ from markupsafe import Markup
 
 from analysis import (
     casepage,
-    collective_figures,
-    collectives,
-    curves,
+    collectives_page,
     designs_page,
     figures,
     placepage,
@@ -33,8 +31,6 @@ from harness.model.design import WORDS
 Words = dict[str, Any]
 
 GROUPS = 24  # whose step times are drawn
-COLLECTIVE_ROWS = 300
-COLLECTIVE_WORDS = 24  # curves of one operation that are told in words
 NOT_NEEDED = 200  # cases that were not needed and are named
 ATTENTION = 8  # things beside verdicts that the summary names
 ATTENTION_OF_PAIRS = 3
@@ -58,34 +54,6 @@ def _scaling(results: CampaignResults) -> list[Words]:
         }
         for s in scaling.analyse(results)
     ]
-
-
-def _collectives(results: CampaignResults) -> Words:
-    """A panel for each operation: its figures, what was fitted, and the first of its places in figures."""
-    found: dict[str, list[curves.Curve]] = {}
-    for curve in collectives.curves(results):
-        found.setdefault(curve.operation, []).append(curve)
-    panels = []
-    left = COLLECTIVE_ROWS
-    for name, mine in found.items():
-        rows = [(curve, place) for curve in mine for place in curve.places]
-        panels.append(
-            {
-                "operation": name,
-                "figures": [
-                    Markup(drawn)
-                    for draw in (collective_figures.bandwidth, collective_figures.time)
-                    if (drawn := draw(mine, name))
-                ],
-                "undrawn": max(0, len(mine) - collective_figures.MAXIMUM_LINES),
-                "words": [curve.words.split("\n") for curve in mine[:COLLECTIVE_WORDS]],
-                "more_words": max(0, len(mine) - COLLECTIVE_WORDS),
-                "rows": rows[: max(0, left)],
-                "all": len(rows),
-            }
-        )
-        left -= len(rows)
-    return {"panels": panels}
 
 
 def _step_times(results: CampaignResults) -> Words:
@@ -194,7 +162,7 @@ def contents(results: CampaignResults, verdicts: Sequence[CaseVerdict]) -> Words
             casepage.run_folder(results, case) == casepage.UNKNOWN_FOLDER for case in results.cases
         ),
         "scaling": _scaling(results),
-        "collectives": _collectives(results),
+        "collectives": collectives_page.contents(results),
         "designs": designs_page.contents(results),
         "recovery": recovery_page.contents(results, casepage.attempt),
         "stability": stability_page.contents(results),

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from analysis import gates, history, matching, repeats, surroundings, text, trend
+from analysis import expected, gates, history, matching, repeats, surroundings, text, trend
 from analysis.difference import (
     MINIMUM_REPEATS,
     Change,
@@ -125,6 +126,11 @@ class References:
         result = self._asked[repeats.setting_of(case), json.dumps(gate, sort_keys=True)].result
         assert result is not None  # `_judge_all` gives one to each
         return result
+
+    @cached_property
+    def of_site(self) -> expected.Findings:
+        """What the site expects, beside what was measured: the other limits that all repeats are held against."""
+        return expected.of(self._results)
 
     # --- all of them
 

@@ -54,6 +54,7 @@ def _environment() -> Environment:
         signed=text.signed,
         instant=text.instant,
         si=text.si,
+        quantity=text.quantity,
     )
     environment.globals["count"] = text.count
     return environment

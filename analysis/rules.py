@@ -219,6 +219,13 @@ def limits(view: View) -> list[Finding]:
     return [Finding(result.verdict, result.words) for result in found]
 
 
+def of_site(view: View) -> list[Finding]:
+    """What the site expects of its collectives."""
+    before = view.references or references.References(view.results)
+    found = () if view.failed_as_declared else before.of_site.of_case.get(view.case["case_id"], ())
+    return [Finding(compared.verdict, compared.words) for compared in found]
+
+
 def evidence(view: View) -> list[Finding]:
     """Whether every record of the case arrived.
 
@@ -306,5 +313,5 @@ def _where_right(rule: Rule) -> Rule:
 
 # In the order in which their findings are told.
 RULES: tuple[Rule, ...] = (
-    ended, where_it_ran, faults, controls, *map(_where_right, PROOFS), answered, limits, evidence,
+    ended, where_it_ran, faults, controls, *map(_where_right, PROOFS), answered, limits, of_site, evidence,
 )  # fmt: skip

@@ -316,9 +316,13 @@ class Plot:
         head = f'<text x="{number(x)}" y="{number(y)}"' + (f' class="{css}"' if css else "")
         self._add(f"{head}{turned}>{said}{title}</text>")
 
-    def legend(self, items: Sequence[tuple[str, str, str]]) -> None:
-        """Keys above the area, at the right: words, colour, and ``line``, ``dash``, ``dots``, ``dot`` or ``area``."""
-        at, y = self.right, self.top - 19
+    def legend(self, items: Sequence[tuple[str, str, str]], up: float = 0) -> None:
+        """Keys above the area, at the right: words, colour, and ``line``, ``dash``, ``dots``, ``dot`` or ``area``.
+
+        Args:
+            up: px above their usual place, for further rows of them.
+        """
+        at, y = self.right, self.top - 19 - up
         for words, css, shape in reversed(items):
             at -= width(words, 11.5)
             self.text(at, y + 4, words, "tick key")

@@ -451,6 +451,9 @@ def _attributes(run: RunDir, plan: Plan) -> dict[str, Any]:
         "emulated": site["kind"] == "emulated",
         "oversubscribed": oversubscribed,
         "campaign_yaml": run.campaign_text.read_text(encoding="utf-8"),
+        "expected": json.dumps(
+            {name: run.read_site(name).get("expected", []) for name in ("", *site.get("partitions", {}))}
+        ),
         "site_yaml": run.site_text.read_text(encoding="utf-8"),
         "created_wall_ns": identity["created_wall_ns"],
         "collected_wall_ns": time.time_ns(),

@@ -25,6 +25,7 @@ from harness.document import Document, Spot
 from harness.document import Problem as Problem
 from harness.document import find as find
 from harness.explain import explain, follows, quoted, shape, without
+from harness.figure_rules import expected_findings
 from harness.model import order
 from harness.model.campaign import Campaign, Group, duplicate_names
 from harness.model.fields import NOTHING, Finding, Frozen, Loc, place
@@ -38,7 +39,7 @@ from harness.rules import (
     workload_findings,
 )
 from harness.source import dump
-from harness.workloads import REGISTRY
+from harness.workloads import COLLECTIVES, OPERATIONS, REGISTRY
 
 PASSES = 4  # looks at a file in which something is wrong, each without what the ones before found
 M = TypeVar("M", bound=Frozen)
@@ -119,11 +120,15 @@ def parse_site(text: str, path: str = "site") -> Site:
 
 
 def _site(document: Document) -> Site:
-    site, found = _validated(Site, document, "site", lambda data, value: ())
+    site, found = _validated(Site, document, "site", _expected_findings)
     if site is None or found:
-        _, more, _ = _looked_at_again(Site, document, found, lambda data, value: ())
+        _, more, _ = _looked_at_again(Site, document, found, _expected_findings)
         raise ConfigError(_problems(document, [*found, *more]))
     return site
+
+
+def _expected_findings(_: Mapping[str, Any], site: Site | None) -> Iterable[Finding]:
+    return () if site is None else expected_findings(site, REGISTRY)
 
 
 def build_campaign(data: Mapping[str, Any], path: str = "campaign") -> Campaign:
@@ -178,7 +183,11 @@ def campaign_json_schema() -> dict[str, Any]:
 
 def site_json_schema() -> dict[str, Any]:
     """JSON Schema of site files, for editors."""
-    return _schema(Site, "harness site file")
+    schema = _schema(Site, "harness site file")
+    expected = schema["$defs"]["Expected"]["properties"]
+    expected["workload"]["enum"] = COLLECTIVES
+    expected["operation"]["enum"] = list(OPERATIONS)
+    return schema
 
 
 def _schema(model: type[Frozen], title: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""What must hold of the figures that a group names: that its workload records them, and that each is one figure. Pure.
+"""What must hold of the figures that a group or a site names: that the workload records them, each one figure. Pure.
 
 A figure is a statistic of a metric: of a gate, of repeats until it is known, or of a comparison. Whether its names are
-names at all is asked in ``harness.rules``; a user's program says by itself what it records.
+names at all is asked in ``harness.rules``; a user's program says by itself what it records. What a site expects is of
+collectives, and of those that there are.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from harness.model import axes as sweep
 from harness.model.campaign import COMMAND, Group
 from harness.model.campaign_design import Repeats
 from harness.model.fields import Finding, Loc, did_you_mean
-from harness.model.metrics import BANDWIDTHS, COORDINATES, FITTED, METRICS
+from harness.model.metrics import BANDWIDTHS, BARRIER, COORDINATES, FITTED, METRICS
+from harness.model.site import Site
+from harness.model.site_expected import Expected
 
 OF_STEPS = ("step", "start_mono_ns", "step_time_ns")  # of the table of steps, whatever the workload
 OF_CHECKPOINTS = ("step", "checkpoint_time_ns", "checkpoint_bytes")
 _COLLECTIVES = "collectives"
-_BARRIER = "barrier"
 
 
 class Workload(Protocol):
@@ -31,6 +33,10 @@ class Workload(Protocol):
     @property
     def tables(self) -> Mapping[str, tuple[str, ...]]:
         """Its tables of samples and their columns, as its class has them."""
+
+    @property
+    def allowed(self) -> dict[str, tuple[Any, ...]]:
+        """Of parameters: the texts that are allowed, or the lowest and the highest number."""
 
 
 class _Figure(Protocol):
@@ -53,6 +59,29 @@ def findings(group: Group, workload: Workload) -> Iterator[Finding]:
     for loc, figure in asked:
         for finding in _of_figure(group, workload, tables, figure):
             yield Finding((*loc, *finding.loc), finding.text, finding.value)
+
+
+def expected_findings(site: Site, registry: Mapping[str, Workload]) -> Iterator[Finding]:
+    """Figures that a valid site expects of what no workload measures."""
+    yield from _expected(site.expected, registry)
+    for name, part in site.partitions.items():
+        for finding in _expected(part.expected or (), registry):
+            yield Finding(("partitions", name, *finding.loc), finding.text, finding.value)
+
+
+def _expected(entries: Sequence[Expected], registry: Mapping[str, Workload]) -> Iterator[Finding]:
+    collectives = [name for name, entry in registry.items() if _COLLECTIVES in entry.tables]
+    for index, entry in enumerate(entries):
+        workload = registry.get(entry.workload)
+        if workload is None or entry.workload not in collectives:
+            text = f"measures no collective, allowed: {', '.join(collectives)}"
+            text += f"; {did_you_mean(entry.workload, collectives, 'choose one')}"
+            yield Finding(("expected", index, "workload"), text, entry.workload)
+            continue
+        for name, value in (("operation", entry.operation), ("dtype", entry.dtype)):
+            if value is not None and value not in (known := workload.allowed[name]):
+                text = f"allowed with {entry.workload}: {', '.join(known)}; {did_you_mean(value, known, 'choose one')}"
+                yield Finding(("expected", index, name), text, value)
 
 
 def _tables(group: Group, workload: Workload) -> dict[str, tuple[str, ...]]:
@@ -98,7 +127,7 @@ def _without_checkpoints(metric: str) -> str:
 def _at_one_place(group: Group, workload: Workload, figure: _Figure, coordinate: str) -> Iterator[Finding]:
     """One value of a coordinate must be chosen where a case has several, and it must be one that a case has."""
     operations = _given(group, workload, "operation")
-    if _BARRIER in operations:
+    if BARRIER in operations:
         if figure.metric in BANDWIDTHS:
             text = "and a barrier carries nothing, so it has no bandwidth; choose latency_s, or another operation"
             yield Finding(("metric",), text, figure.metric)

@@ -24,6 +24,11 @@ COORDINATES = frozenset({"message_bytes", "matrix_size"})
 # Figures that analysis forms from the raw times of a collective; a case does not record them.
 BANDWIDTHS = ("algorithm_bandwidth_bytes_per_s", "bus_bandwidth_bytes_per_s")  # of one size
 FITTED = ("latency_s", "asymptotic_bandwidth_bytes_per_s")  # to all sizes of a case
+BARRIER = "barrier"  # the operation that carries nothing
+
+# Figures of collectives that a site file can expect: those of one size, and those that are fitted.
+OF_A_SIZE = ("bus_bandwidth_bytes_per_s", "algorithm_bandwidth_bytes_per_s", "time_s")
+EXPECTED = (*OF_A_SIZE, *FITTED)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from harness.model.fields import Finding, Frozen, Line, Slug, Text, refuse_if_any
+from harness.model.site_expected import Expected
 from harness.model.site_parts import (
     Command,
     Container,
@@ -80,6 +81,8 @@ class Partition(Frozen):
     """Folders on the nodes."""
     requeue: bool | None = None
     """Whether a job may be started again after it lost a node."""
+    expected: tuple[Expected, ...] | None = None
+    """What collectives reach there; null or left out: as on the rest of the site."""
 
     @model_serializer(mode="wrap")
     def _only_what_is_said(self, all_of_it: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -157,6 +160,8 @@ class Site(Frozen):
     """How a node's power is switched; null: it cannot be."""
     scheduler: Scheduler = Scheduler()
     """How the driver treats the scheduler."""
+    expected: tuple[Expected, ...] = ()
+    """What collectives reach here. A run's verdicts hold what it measured against these, as against gates."""
     partitions: dict[Slug, Partition] = Field(default_factory=dict)
     """Nodes that differ from the rest, by a name that groups choose with `partition:`."""
 
@@ -207,6 +212,7 @@ class Site(Frozen):
 
     def _findings(self) -> Iterator[Finding]:
         yield from self._own_findings()
+        yield from _expected_findings(self)
         told = {f.loc for f in self._own_findings()}
         for name, part in self.partitions.items():
             for finding in (*self._partition_findings(name, part), *self.on(name)._own_findings()):
@@ -222,6 +228,8 @@ class Site(Frozen):
                     getattr(part.limits, key),
                 )
         theirs, ours = self.on(name), self
+        if part.expected is not None:
+            yield from _expected_findings(theirs)
         if theirs.node.architecture != ours.node.architecture and theirs.container is None:
             if "python" not in part.model_fields_set or theirs.python is None:
                 yield Finding(
@@ -255,6 +263,18 @@ class Site(Frozen):
                 f"asks for GPUs already, so node.gpu_type = {self.node.gpu_type} would not be; remove one of them",
                 self.gres,
             )
+
+
+def _expected_findings(site: Site) -> Iterator[Finding]:
+    """Expected figures of jobs that the site does not allow, and those that are there twice."""
+    first: dict[object, int] = {}
+    for index, entry in enumerate(site.expected):
+        if entry.nodes is not None and entry.nodes > site.limits.max_nodes:
+            text = f"but limits.max_nodes = {site.limits.max_nodes}, so no job measures it; lower it"
+            yield Finding(("expected", index, "nodes"), text, entry.nodes)
+        if first.setdefault(entry.of, index) != index:
+            text = f"is of the same as expected[{first[entry.of]}]; put their figures together"
+            yield Finding(("expected", index), text)
 
 
 def _names_gpu(gres: str | None) -> bool:

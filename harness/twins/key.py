@@ -30,6 +30,7 @@ _NO_MATTER = frozenset(
         "power",
         "accounting",
         "templates",  # their texts count, not the folder
+        "expected",
     )
 )
 _ASK_S = 30.0

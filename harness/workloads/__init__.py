@@ -216,6 +216,7 @@ REGISTRY: dict[str, Entry] = {
         },
     ),
 }
+COLLECTIVES = [name for name, entry in REGISTRY.items() if entry.tables is COLLECTIVE_TABLES]
 
 
 REGISTRY["command"] = Entry(

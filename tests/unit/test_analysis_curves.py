@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import collectives
+from analysis import collective_figures, collectives, curves
 from analysis.collectives import NoFigure, bus_factor
 from analysis.curves import Curve
 from analysis.results import load
@@ -220,3 +221,60 @@ def test_curves_are_told_in_words_and_in_data(tmp_path: Path, capsys: pytest.Cap
     assert "g: mpi.collectives all-reduce, 4 ranks on 1 node [emulated]\n1 KiB to 16 MiB: latency 20." in told
     assert collectives.main([path, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["curves"][0]["line"]["refused"] == ""
+
+
+# ---- what several say alike; what tells them apart in figures ----
+
+
+def several(folder: Path, *of: tuple[str, str, int, int]) -> tuple[Curve, ...]:
+    """Curves of three sizes: group, workload, nodes, repeats."""
+    made = factory.Campaign()
+    for group, workload, nodes, repeats in of:
+        for repeat in range(repeats):
+            case = made.case(f"{group}{workload}{nodes}{repeat}", group=group, workload=workload, nodes=nodes,
+                             ranks=nodes, repeat=repeat, steps=4, warmup_steps=0,
+                             params={"operation": "all-reduce"})  # fmt: skip
+            attempt = made.attempt(case, [f"n{n}" for n in range(nodes)], START_NS, START_NS + S)
+            for size in SIZES[:3]:
+                for rank in range(nodes):
+                    made.record(case, attempt, rank, "collectives", step=range(4), message_bytes=size,
+                                elapsed_ns=[size * nodes + 1000 * repeat + s for s in range(4)])  # fmt: skip
+    with load(made.write(folder / "r.h5")) as results:
+        return collectives.curves(results)
+
+
+T, M = "torch.collectives", "mpi.collectives"
+
+
+def test_what_several_curves_say_alike_is_said_once(tmp_path: Path) -> None:
+    found = several(tmp_path, ("a", T, 2, 1), ("a", T, 4, 1), ("b", M, 2, 2))
+    assert curves.told(found) == (
+        [
+            "all 3 series: no latency and bandwidth: 3 sizes: a fit needs at least 4",
+            "2 of 3 series (group a): note: one repeat only: how it varies from run to run is not known",
+        ],
+        [],
+    )
+    assert curves.told(found[:1]) == ([], [tuple(found[0].words.split("\n"))])
+
+
+def test_curves_of_one_operation_are_told_apart(tmp_path: Path) -> None:
+    found = several(tmp_path, ("a", T, 2, 1), ("b", M, 2, 1), ("b", M, 4, 1), ("c", M, 4, 1))
+    assert collective_figures.names(found) == [
+        "torch.collectives, 2 nodes", "mpi.collectives, 2 nodes", "mpi.collectives, 4 nodes, b",
+        "mpi.collectives, 4 nodes, c",
+    ]  # fmt: skip
+    for drawn in (collective_figures.bandwidth(found, "x"), collective_figures.time(found, "x")):
+        assert re.findall(r'class="l (c\d[^"]*)" d="M[^"]*L?[^h"]*"', drawn)[:4] == ["c1", "c2", "c3", "c4"]
+        assert re.findall(r"key\">([^<]*)<", drawn)[::-1] != []
+        assert {name for name in collective_figures.names(found) if f">{name}<" in drawn} == set(
+            collective_figures.names(found)
+        )
+
+
+def test_a_ninth_curve_has_a_dash(tmp_path: Path) -> None:
+    found = several(tmp_path, *((f"g{n}", T, 2, 1) for n in range(10)))
+    drawn = collective_figures.time(found, "x")
+    assert [css for css in ("c1", "c8", "c1 dash", "c2 dash", "c3 dash") if f'class="l {css}"' in drawn] == [
+        "c1", "c8", "c1 dash", "c2 dash",
+    ]  # fmt: skip

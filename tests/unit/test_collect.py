@@ -213,3 +213,15 @@ def test_a_run_whose_folder_was_renamed_is_read(run: RunDir) -> None:
         assert {row["path"].split("/")[0] for row in results.rows("streams")} == {"work"}
         assert results.attributes["run_folder"] == str(moved.path.absolute())
         assert json.loads(results.attributes["environment"]) == {}
+
+
+def test_what_the_site_expects_travels_with_the_results(run: RunDir) -> None:
+    own, arm = (
+        [{"workload": "torch.collectives", "latency_s": {"at_most": 1.0}}],
+        [{"workload": "mpi.collectives"}],
+    )
+    site = json.loads(run.site.read_text())
+    site |= {"expected": own, "partitions": {"arm": {**site, "expected": arm}}}
+    run.site.write_text(json.dumps(site))
+    with Results(collect(run)) as results:
+        assert json.loads(results.attributes["expected"]) == {"": own, "arm": arm}

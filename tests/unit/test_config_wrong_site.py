@@ -141,6 +141,7 @@ prologue: [true1]
 mpi: {plugin: pmix, environment: {A: b}}
 network: {interface: eth0}
 power: {command: ["{python}", "{action}", "{node}"]}
+expected: [{workload: torch.collectives, operation: all-reduce, dtype: float32, within: 10%, latency_s: 1.0}]
 """.replace("mpi: {plugin: pmix, environment: {A: b}}\n", "")
         ).model_dump(mode="json"),
         "mpi": {"plugin": "pmix", "environment": {"A": "b"}},

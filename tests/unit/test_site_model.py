@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from harness import config
 from harness.model.case import Case, Job, Plan, Submission
 from harness.model.site import Site
+from harness.model.site_expected import Bounds
 from harness.prepare import Input, open_or_make, site_for_jobs
 from harness.render import RenderError, render
 from harness.resources import templates_dir
@@ -122,7 +123,7 @@ def test_what_is_wrong_in_a_partition_is_told_in_its_place() -> None:
         "s.yaml:12: partitions.a.node.cpus = 0, is too small, allowed: 1 and above; raise it\n"
         's.yaml:12: partitions.a.qoss = "x", is an unknown key, allowed: partition, account, qos, reservation, '
         "constraint, gres, licenses, exclude_nodes, limits, node, python, container, environment, modules, prologue, "
-        'mpi, network, paths, requeue; did you mean "qos"?'
+        'mpi, network, paths, requeue, expected; did you mean "qos"?'
     )
 
 
@@ -374,3 +375,96 @@ def test_every_key_has_a_description_for_editors() -> None:
         if "description" not in value and "$ref" not in value  # a block says it itself
     ]
     assert lacking == []
+
+
+# ---- what collectives are to reach ----
+
+REACH = "expected:\n  - {workload: torch.collectives, operation: all-reduce, "
+
+
+def test_what_a_site_expects_is_read() -> None:
+    whole = site(
+        REACH + "nodes: 2, message_bytes: 1024, time_s: {at_most: 1.0e-3}, latency_s: 2.0e-5, within: 10%}\n"
+    )
+    (entry,) = whole.expected
+    assert entry.figures == {"time_s": Bounds(at_most=1e-3), "latency_s": 2e-5}
+    arm = site(REACH + "latency_s: {at_most: 1}}\n" + ARM + "    expected: []\n")
+    assert (len(arm.expected), arm.on("arm").expected) == (1, ())
+    assert site(REACH + "latency_s: {at_most: 1}}\n" + ARM).on("arm").expected == arm.expected
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("}", ", expects nothing, allowed: bus_bandwidth_bytes_per_s, algorithm_bandwidth_bytes_per_s, time_s, "
+              "latency_s, asymptotic_bandwidth_bytes_per_s; add one of them"),
+        ("latency_s: 1}", ".latency_s = 1.0, is a number, and nothing says how near is near enough; "
+                          "add within: 10%, or write {at_least: …}"),
+        ("within: 10%, latency_s: {at_most: 1}}",
+         '.within = "10%", is of figures that are numbers, and there is none; remove it, or write a figure without '
+         "at_least"),
+        ("latency_s: {}}",
+         ".latency_s, has neither at_least nor at_most, so it would pass everything; add one of them"),
+        ("latency_s: {at_most: 0}}", ".latency_s.at_most = 0, is too small, allowed: above 0.0; raise it"),
+        ("latency_s: {at_least: 3, at_most: 2}}",
+         ".latency_s.at_least = 3.0, is above at_most = 2.0, so nothing can pass; exchange them"),
+        ("latency_s: {min: 3}}",
+         ".latency_s.min = 3, is an unknown key, allowed: at_least, at_most; remove it"),
+        ("latency: {at_most: 1}}",
+         ".latency, is an unknown key, allowed: workload, operation, nodes, ranks_per_node, message_bytes, dtype, "
+         "within, bus_bandwidth_bytes_per_s, algorithm_bandwidth_bytes_per_s, time_s, latency_s, "
+         'asymptotic_bandwidth_bytes_per_s; did you mean "latency_s"?'),
+        ("time_s: {at_most: 1}}", ".message_bytes, is missing: time_s differs from size to size; add it"),
+        ("message_bytes: 8, latency_s: {at_most: 1}}",
+         ".message_bytes = 8, means nothing for latency_s, fitted to all sizes; remove it"),
+        ("nodes: 1, ranks_per_node: 1, latency_s: {at_most: 1}}",
+         ".nodes = 1, with ranks_per_node: 1 is one rank, which sends nothing; raise one"),
+        ("nodes: 5, latency_s: {at_most: 1}}",
+         ".nodes = 5, but limits.max_nodes = 4, so no job measures it; lower it"),
+        ("dtype: float, latency_s: {at_most: 1}}",
+         '.dtype = "float", allowed with torch.collectives: float32, float64, int32, bfloat16, float16; '
+         'did you mean "float64"?'),
+    ],
+)  # fmt: skip
+def test_expected_figures_that_cannot_be_are_refused(text: str, said: str) -> None:
+    assert errors(REACH + text + "\n") == f"s.yaml:13: expected[0]{said}"
+
+
+@pytest.mark.parametrize(
+    "entry, said",
+    [
+        ("workload: mpi.halo, operation: all-reduce",
+         '.workload = "mpi.halo", measures no collective, allowed: torch.collectives, mpi.collectives; choose one'),
+        ("workload: mpi.collectives, operation: allreduce",
+         '.operation = "allreduce", allowed with mpi.collectives: all-reduce, all-gather, reduce-scatter, all-to-all, '
+         'broadcast, reduce, gather, scatter, send-receive, barrier; did you mean "all-reduce"?'),
+    ],
+)  # fmt: skip
+def test_expected_figures_are_of_collectives_that_there_are(entry: str, said: str) -> None:
+    assert (
+        errors("expected:\n  - {" + entry + ", latency_s: {at_most: 1}}\n") == f"s.yaml:13: expected[0]{said}"
+    )
+
+
+def test_a_barrier_has_no_bandwidth_to_expect() -> None:
+    entry = "workload: torch.collectives, operation: barrier, asymptotic_bandwidth_bytes_per_s: {at_least: 1}"
+    assert errors("expected: [{" + entry + "}]\n") == (
+        "s.yaml:12: expected[0].asymptotic_bandwidth_bytes_per_s, and a barrier carries nothing, so it has no "
+        "bandwidth; write time_s or latency_s"
+    )
+
+
+def test_two_entries_of_the_same_are_refused() -> None:
+    entry = "latency_s: {at_most: 1}}\n"
+    again = "  - {workload: torch.collectives, operation: all-reduce, nodes: 2, " + entry
+    assert errors(REACH + entry + again + again) == (
+        "s.yaml:15: expected[2], is of the same as expected[1]; put their figures together"
+    )
+
+
+def test_what_a_partition_expects_is_checked_in_its_place() -> None:
+    text = "    expected:\n" + REACH.removeprefix("expected:\n").replace("  -", "      -")
+    text += "nodes: 3, latency_s: {at_most: 1}}\n"
+    assert errors(ARM + text) == (
+        "s.yaml:20: partitions.arm.expected[0].nodes = 3, but limits.max_nodes = 2, so no job measures it; lower it"
+    )
