@@ -21,6 +21,7 @@ from analysis.leaks import Memory, of_case
 from analysis.results import CampaignResults, Row, samples_of
 from analysis.series import Floats, slowest_rank
 from analysis.slopes import Shift, Slope, shift, theil_sen
+from analysis.times import impossible
 
 FEWEST_STEPS = 20
 TAIL_STEPS = 1000  # p99.9 needs as many
@@ -248,12 +249,8 @@ def _bad(times_s: Floats) -> str:
     """Why a series says nothing, or empty."""
     if len(times_s) < FEWEST_STEPS:
         return f"{text.count(len(times_s), 'step')} that every rank reported: a series needs {FEWEST_STEPS}"
-    bad = int(np.sum(~np.isfinite(times_s)))
-    if bad:
-        return f"{bad} of {len(times_s)} step times are not finite numbers"
-    bad = int(np.sum(times_s <= 0))
-    if bad:
-        return f"{bad} of {len(times_s)} step times are not above zero"
+    if why := impossible(times_s, "step time"):
+        return why
     if float(np.ptp(times_s)) == 0:
         same = text.seconds(float(times_s[0]))
         return f"all {len(times_s)} step times are {same} to the last digit: no clock gives that"
