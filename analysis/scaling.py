@@ -121,7 +121,7 @@ def _measured(results: CampaignResults, case: Row) -> _Case:
         bad = int(np.sum(~np.isfinite(times)))
         if bad:
             return _Case(case, f"{bad} of {len(times)} step times are not finite numbers")
-        if wanted and len(times) and float(np.sum(times)) > 0:
+        if wanted and len(times) and float(np.median(times)) > 0:
             shares = parts.shares(samples, found.step, found.slowest, case["ranks"])
     if not len(times):
         times = times_s(results, case)
@@ -223,8 +223,7 @@ def _median_shares(cases: Sequence[_Case]) -> dict[str, float] | None:
     known = [c.shares for c in cases if c.shares is not None]
     if len(known) < len(cases) or len({tuple(shares) for shares in known}) != 1:
         return None
-    middle = {name: float(np.median([shares[name] for shares in known])) for name in known[0]}
-    return {name: share / sum(middle.values()) for name, share in middle.items()}
+    return parts.of_repeats(known, [c.median_s for c in cases])
 
 
 def _series(results: CampaignResults, key: _Question, rows: Sequence[Row]) -> Series:

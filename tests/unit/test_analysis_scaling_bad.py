@@ -199,8 +199,30 @@ def test_what_is_lost_is_told_by_part_and_adds_up(tmp_path: Path) -> None:
     )
     assert (
         found.lost[1].words
-        == "4 nodes: 60.0 % of the node time lost, 60.0 % to communication, 15.0 % to waiting"
+        == "4 nodes: 60.0 % of the node time lost: 60.0 % to communication, 15.0 % to waiting, "
+        "0.0 % to the slowest rank and what is not accounted for, -15.0 % to computing "
+        "(below zero: computing takes less of it than at the base)"
     )
+
+
+def test_what_is_shown_as_lost_adds_up_where_each_part_is_rounded() -> None:
+    lost = parts.Lost(2, 0.7, {"computing": 0.10034, "communication": 0.10033, "waiting": 0.09933})
+    assert lost.words == (
+        "2 nodes: 30.0 % of the node time lost: 10.1 % to computing, 10.0 % to communication, 9.9 % to waiting"
+    )
+
+
+def test_a_few_slow_steps_do_not_rule_the_parts(tmp_path: Path) -> None:
+    made = campaign("strong", {1: [8.0], 2: [6.0]}, shared({1: 0, 2: 2}))
+    steps = made.samples["mpi.halo", "steps"]
+    for rank in (1, 2):  # of the case on two nodes: one step of ten waits for a second
+        for name in ("step_time_ns", "waiting_ns"):
+            steps[name][rank] = np.where(np.arange(10) == 5, 1_000_000_000, steps[name][rank])
+    found = series(made, tmp_path)
+    assert found.points[1].shares == pytest.approx(
+        {"computing": 1 / 2, "communication": 1 / 3, "waiting": 1 / 6, "rest": 0.0}, abs=1e-9
+    )
+    assert sum(found.lost[0].parts.values()) == pytest.approx(1 - found.points[1].efficiency)
 
 
 def test_without_the_parts_of_a_step_it_is_said_that_they_were_not_recorded(tmp_path: Path) -> None:
