@@ -6,15 +6,18 @@ smallest run need not be one node: everything is relative to the base.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from analysis import resample
+from analysis import resample, text
 from analysis.fitting import Repeats
 from analysis.models import STRONG, karp_flatt
 from analysis.resample import MINIMUM, Interval
+
+WORTH = 0.01  # of the time on the largest node count: less is told as nothing, and rounding errors are
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def points(
 def overhead(runs: Mapping[int, Sequence[float]], seed: int = 0) -> str:
     """What Karp-Flatt's serial fraction does with more nodes, in words: flat is serial work, rising is overhead.
 
-    Its slope over log2 of the nodes has an interval from repeats, as a fit has.
+    Its slope over log2 of the nodes has an interval from repeats, as a fit has. A serial fraction of e lengthens a run
+    on p times the base's nodes by e (p - 1), so what costs less than ``WORTH`` on the largest count is told as nothing.
     """
     if len(runs) < 3:
         return "Karp-Flatt: two node counts beside the base are needed to see whether it rises"
@@ -116,9 +120,14 @@ def overhead(runs: Mapping[int, Sequence[float]], seed: int = 0) -> str:
     fraction = (np.exp(means[:, 1:] - means[:, :1]) - 1 / p[1:]) / (1 - 1 / p[1:])
     x = np.log2(p[1:]) - np.mean(np.log2(p[1:]))
     low, high = repeats.interval(fraction @ x / float(x @ x), means)
-    span = f"{low:+.4f} to {high:+.4f} for each doubling"
-    if low > 0:
+    costs = fraction * (p[1:] - 1)
+    if all(abs(end) < WORTH for cost in costs.T for end in repeats.interval(cost, means)):
+        return f"Karp-Flatt is 0 as far as can be seen: no node count takes {WORTH * 100:.0f} % longer than if ideal"
+    least = WORTH / float((p[-1] - 1) * math.log2(p[-1] / p[1]))
+    span = " to ".join(text.together((low, high), sign=True))
+    span += f" for each doubling; from {text.digits(least)} on it counts"
+    if low > least:
         return f"Karp-Flatt rises ({span}): overhead that grows with the nodes, and not serial work alone"
-    if high < 0:
+    if high < -least:
         return f"Karp-Flatt falls ({span}): more nodes help more than their number, caches perhaps"
     return f"Karp-Flatt is flat as far as can be seen ({span}): serial work"
