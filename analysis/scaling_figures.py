@@ -105,7 +105,10 @@ def efficiency(series: Series) -> str:
         last = p is series.points[-1] and len(nodes) > 1
         at = plot.x.at(p.nodes) + (6 if last else -6)
         plot.text(
-            at, plot.y.at(p.efficiency) + 20, text.percent(p.efficiency), "value end" if last else "value"
+            at,
+            plot.y.at(p.efficiency) + 20,
+            text.fine_percent(p.efficiency),
+            "value end" if last else "value",
         )
     return plot.svg()
 
