@@ -9,8 +9,8 @@ Then a process records as fast as it can, and writes into shared memory how many
 random moment; then its file is read as its users would read it. `lost` are samples that a call had returned for and
 that are not there; `unreadable` are files that nobody can open.
 
-What a power-off loses is shown on the emulated cluster (`tests/cluster/test_recovery.py`, `node.power_off`): records
-since the last shipment, at most two seconds, and the stream is a `gap` by name.
+What a power-off loses is measured on the emulated cluster (`tests.bench.recovery --part node`): records since the last
+shipment, at most two seconds, and the stream is a `gap` by name.
 
 RECORDER_KILLS (50), BENCH_REPEATS (5).
 """

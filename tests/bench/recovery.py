@@ -214,6 +214,12 @@ def show(part: str, all_rows: Sequence[Row], found: Found[Measured], repeats: in
             )
         if why := found.why_not.get(row.key):
             print(f"  {row.title}: no more figures, since {why}")
+    for row in all_rows:
+        gaps = [f["unrecorded_s"] for f in _of(found, row.key) if f.get("unrecorded_s") is not None]
+        if gaps:
+            print(
+                f"  {row.title}: {len(gaps)} gaps in records, {_figure(gaps)} s each, at most {max(gaps):.2f} s"
+            )
     for line in _by_arithmetic(part, found):
         print(f"  {line}")
     if found.short or found.stopped:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.collect_streams import GAP
 from harness.store import open_results
+from tests import lost_records
 from tests.bench.bench_cluster import ROOT, BenchCluster, BenchError
 from tests.bench.environments import FOLDER
 
@@ -49,6 +51,8 @@ class Times:
     restored_s: float | None
     first_step_s: float
     recovered_s: float | None
+    unrecorded_s: float | None
+    """How long before the fault the last record of a lost node ended; None where it lost none, or that is unknown."""
 
 
 def _flow(values: Mapping[str, Any]) -> str:
@@ -138,10 +142,14 @@ def faults(
 def read(results: Path) -> list[Times]:
     """Of each fault that was done and recovered from, in the order of the file."""
     with open_results(results) as opened:
-        return [_times(row) for row in opened.rows("faults") if row["observed"] and row["first_step_wall_ns"]]
+        return [
+            _times(row, lost_records.of_fault(opened, row))
+            for row in opened.rows("faults")
+            if row["observed"] and row["first_step_wall_ns"]
+        ]
 
 
-def _times(row: Mapping[str, Any]) -> Times:
+def _times(row: Mapping[str, Any], lost: tuple[str, float] | None) -> Times:
     def after(name: str) -> float | None:
         value = row[f"{name}_wall_ns"]
         return (value - row["injected_wall_ns"]) / 1e9 if value else None
@@ -149,7 +157,8 @@ def _times(row: Mapping[str, Any]) -> Times:
     first = after("first_step")
     assert first is not None
     names = ("detected", "left", "running", "loaded")
-    return Times(*(after(name) for name in names), first, after("recovered"))
+    gap_s = lost[1] if lost is not None and lost[0] == GAP else None
+    return Times(*(after(name) for name in names), first, after("recovered"), gap_s)
 
 
 def rows_of(results: Path, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

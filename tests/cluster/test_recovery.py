@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.store import Results
+from tests import lost_records
 from tests.cluster.driving import run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -104,6 +105,9 @@ class Ended:
         with Results(folder / "results.h5") as results:
             names = ("cases", "attempts", "faults", "events", "detections", "checkpoints", "jobs")
             self.tables = {name: results.rows(name) for name in names}
+            self.lost_records = {
+                f["fault_id"]: lost_records.of_fault(results, f) for f in self.tables["faults"]
+            }
 
     def case(self, group: str) -> dict[str, Any]:
         (case,) = [c for c in self.tables["cases"] if c["group"] == group and not c["is_twin"]]
@@ -178,6 +182,17 @@ def test_a_spare_takes_the_place_of_a_lost_node_which_is_named_and_not_used_agai
     assert lost not in json.loads(second["nodes"])
     assert json.loads(second["nodes"])[0] == json.loads(first["nodes"])[0]
     assert [(d["what"], d["node"]) for d in ended.of("detections", group)] == [("silent", lost)]
+
+
+@pytest.mark.parametrize("group", ["spare", "mpi-spare"])
+def test_a_power_off_loses_at_most_two_seconds_of_records_and_the_gap_has_its_name(
+    ended: Ended, group: str
+) -> None:
+    (fault,) = ended.of("faults", group)
+    lost = ended.lost_records[fault["fault_id"]]
+    assert lost is not None
+    assert lost[0] == "gap"
+    assert 0 <= lost[1] < 2
 
 
 def test_without_a_spare_the_halo_goes_on_with_fewer_ranks_and_the_same_answer(ended: Ended) -> None:

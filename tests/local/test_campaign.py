@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,14 @@ def test_a_stream_that_lost_its_end_makes_the_case_unknown(finished: Any, tmp_pa
     assert verdict.verdict.value == "unknown"
     assert "samples of local1 in attempt 0 are not whole: short" in verdict.why
     assert harness("judge", copy).returncode == 3
+
+
+def test_what_a_run_folder_holds_is_for_its_user_alone(ended_run: Path) -> None:
+    assert stat.S_IMODE(ended_run.stat().st_mode) == 0o700
+    to_be_shown = {"results.h5", "report.html", "junit.xml", "summary.json"}  # to be copied as they are
+    modes: dict[str, Any] = {
+        str(p.relative_to(ended_run)): oct(stat.S_IMODE(p.stat().st_mode))
+        for p in (*ended_run.iterdir(), *(p for p in ended_run.rglob("*") if p.is_file()))
+        if p.name not in to_be_shown and stat.S_IMODE(p.stat().st_mode) & 0o077
+    }
+    assert modes == {}

@@ -45,7 +45,7 @@ def test_parameters_of_laws_and_what_they_say_far_out_hold_the_truth(
 def test_without_widening_six_repeats_hold_the_truth_too_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.fitting.tails", lambda level, df: (0.025, 0.975))
     monkeypatch.setattr("analysis.fitting.math.sqrt", lambda x: 1.0 if 1.19 < x < 1.21 else x**0.5)
-    rows = truth.laws(STRONG, "Amdahl", (0.05,), LOGNORMAL, 0.03, 6, 200)
+    rows = truth.laws(STRONG, "Amdahl", (0.05,), LOGNORMAL, 0.03, 6, 100)
     assert shares(rows)["strong Amdahl (0.05,): s"] < 0.92
 
 

@@ -16,14 +16,16 @@ import pytest
 from harness.runtime.forkserver import RANK
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[subprocess.Popen[bytes]]:
+    """One for all tests, which takes its time to import what ranks are made of."""
     process = subprocess.Popen(
         [sys.executable, "-m", "harness.runtime.forkserver"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     )
+    assert heard(process)["type"] == "ready"
     yield process
     process.kill()
     process.communicate()
@@ -56,7 +58,6 @@ def rank_request(tmp_path: Path, **environment: str) -> dict[str, Any]:
 def test_what_ranks_are_made_of_is_imported_once_and_a_rank_is_forked(
     server: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    assert heard(server)["type"] == "ready"
     ask(server, modules=[RANK, "harness.workloads.torch_train", "xxhash"])
     ask(server, **rank_request(tmp_path))
     forked = heard(server)
@@ -72,14 +73,12 @@ def test_what_ranks_are_made_of_is_imported_once_and_a_rank_is_forked(
 def test_a_module_that_cannot_be_imported_is_left_to_the_rank(
     server: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    assert heard(server)["type"] == "ready"
     ask(server, modules=["harness.no_such_module"])
     ask(server, **rank_request(tmp_path))
     assert [heard(server)["type"], heard(server)["type"]] == ["forked", "exited"]
 
 
 def test_the_end_of_a_rank_is_told_at_once(server: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    assert heard(server)["type"] == "ready"
     ask(server, modules=[RANK])
     delays = []
     for _ in range(5):

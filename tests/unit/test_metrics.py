@@ -11,13 +11,11 @@ from harness.model import metrics
 
 def test_no_metric_is_defined_twice() -> None:
     """Counted in the source, since of two definitions the table would silently keep the last."""
-    names = Counter(
-        node.args[0].value
+    (table,) = (
+        node
         for node in ast.walk(ast.parse(inspect.getsource(metrics)))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "Metric"
-        and isinstance(node.args[0], ast.Constant)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_table"
     )
+    names = Counter(ast.literal_eval(row.args[0]) for row in table.args if isinstance(row, ast.Call))
     assert [name for name, times in names.items() if times > 1] == []
     assert set(names) == set(metrics.METRICS)

@@ -145,7 +145,7 @@ def ours(variables: dict[str, str]) -> bool:
     code=FILE_NAME,
     launcher=st.sampled_from(["slurm", "local"]),
 )
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_value_arrives_as_it_was_written(
     shell_room: Path,
     environment: dict[str, str],

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from harness import cli, ledger
 from harness import driver as driver_module
-from harness import ledger
 from harness.driver import Driver, SchedulerAway
+from harness.prepare import open_or_make
 from harness.rundir import RunDir, write_json
+from harness.verbs.before import read
 
 CAMPAIGN = "schema: 1\nname: tiny\nseed: 1\ngroups: [{name: g, workload: mpi.halo, nodes: 1, steps: 8}]\n"
 SITE = """\
@@ -106,22 +108,12 @@ def test_a_refusal_is_the_reason_of_every_case_it_concerns(place: Path) -> None:
 def _planned(place: Path) -> RunDir:
     _fake(place, "sbatch", "echo slurm 22.05.8")
     _fake(place, "srun", "exit 0")
-    code = (
-        "import sys; from harness import cli; from harness.verbs.before import read\n"
-        "from harness.prepare import open_or_make\n"
-        "from pathlib import Path\n"
-        "o = cli.build_parser('run').parse_args(['run', 'c.yaml', '--site', 's.yaml']); o.command = []\n"
-        "open_or_make(Path('run').absolute(), *read(o))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=place,
-        env={"PATH": f"{place}/bin:/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
-        text=True,
-        capture_output=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+    asked = cli.build_parser("run").parse_args(["run", "c.yaml", "--site", "s.yaml"])
+    asked.command = []
+    with pytest.MonkeyPatch.context() as there:
+        there.chdir(place)
+        there.setenv("PATH", f"{place}/bin:/usr/bin:/bin")
+        open_or_make(place / "run", *read(asked))
     run = RunDir(place / "run")
     site = run.read_site()
     write_json(run.site, {**site, "scheduler": {**site["scheduler"], "poll_s": 0.05}})

@@ -10,12 +10,10 @@ import errno
 import json
 import os
 import random
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -307,14 +305,3 @@ def test_a_disk_that_is_full_at_any_write_of_the_driver_costs_nothing(
     assert sorted(slurm.submitted) == ["0000", "0001"]
     assert stopped == 1
     assert {facts["reason"] for facts in known.ended.values()} == {""}
-
-
-def test_what_a_run_folder_holds_is_for_its_user_alone(ended_run: Path) -> None:
-    assert stat.S_IMODE(ended_run.stat().st_mode) == 0o700
-    to_be_shown = {"results.h5", "report.html", "junit.xml", "summary.json"}  # to be copied as they are
-    modes: dict[str, Any] = {
-        str(p.relative_to(ended_run)): oct(stat.S_IMODE(p.stat().st_mode))
-        for p in (*ended_run.iterdir(), *(p for p in ended_run.rglob("*") if p.is_file()))
-        if p.name not in to_be_shown and stat.S_IMODE(p.stat().st_mode) & 0o077
-    }
-    assert modes == {}

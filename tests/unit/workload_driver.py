@@ -1,7 +1,7 @@
 """Runs a workload's ranks without Slurm: a context that keeps what it is told, and a loop as small as can be.
 
 Torch ranks are forked from the test's process, which has imported torch. As a script
-(``python workload_driver.py SPEC``) it is a rank in a process of its own: a fresh one, or MPI's.
+(``python workload_driver.py SPEC...``) it is a rank in a process of its own: a fresh one, or MPI's.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,18 +265,36 @@ def fork_ranks(plan: Plan, out: Path, change: Change | None = None, world_size: 
 
 def start_ranks(plan: Plan, out: Path, launcher: tuple[str, ...] = ()) -> list[Report]:
     """Run all ranks in fresh processes: one for each rank, or one of ``launcher`` (mpiexec) for all."""
-    out.mkdir(parents=True, exist_ok=True)
-    spec = out / "spec.json"
-    spec.write_text(json.dumps(asdict(plan)))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **torch_environment(plan.world)}
-    command = (*launcher, sys.executable, __file__, str(spec))
-    processes = [
-        subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(1 if launcher else plan.world)
-    ]
+    processes = _started([plan], [out], launcher)
     return _reports(
         plan, out, lambda: all(p.poll() is not None for p in processes), lambda: [p.kill() for p in processes]
     )
+
+
+def start_each(plans: Sequence[Plan], out: Path, launcher: tuple[str, ...]) -> list[list[Report]]:
+    """Run plans of as many ranks one after the other in the same processes of MPI, which ``launcher`` starts."""
+    assert len({plan.world for plan in plans}) == 1
+    folders = [out / str(number) for number in range(len(plans))]
+    (process,) = _started(plans, folders, launcher)
+    return [
+        _reports(plan, folder, lambda: process.poll() is not None, process.kill)
+        for plan, folder in zip(plans, folders, strict=True)
+    ]
+
+
+def _started(
+    plans: Sequence[Plan], folders: Sequence[Path], launcher: tuple[str, ...]
+) -> list[subprocess.Popen[bytes]]:
+    world, specs = plans[0].world, [folder / "spec.json" for folder in folders]
+    for plan, spec in zip(plans, specs, strict=True):
+        spec.parent.mkdir(parents=True, exist_ok=True)
+        spec.write_text(json.dumps(asdict(plan)))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **torch_environment(world)}
+    command = (*launcher, sys.executable, __file__, *map(str, specs))
+    return [
+        subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(1 if launcher else world)
+    ]
 
 
 def _reap(children: dict[int, int]) -> bool:
@@ -296,13 +315,23 @@ def _reports(plan: Plan, out: Path, ended: Callable[[], bool], end: Callable[[],
     return [Report(**json.loads(f.read_text())) if f.exists() else Report("no report") for f in files]
 
 
+def _change_and_stay(plan: Plan, workload: Any) -> None:
+    """As the plan says; and MPI is not ended, since it cannot be started again in a process."""
+    if plan.change:
+        CHANGES[plan.change](workload)
+    workload.leave = workload.barrier
+
+
 def main() -> int:
-    spec = Path(sys.argv[1])
-    plan = Plan(**json.loads(spec.read_text()))
     rank = int(os.environ.get("PMI_RANK", os.environ["RANK"]))
-    report = run_rank(plan, rank)
-    (spec.parent / f"{rank}.json").write_text(json.dumps(asdict(report)))
-    return 1 if report.error else 0
+    for number, spec in enumerate(map(Path, sys.argv[1:]), start=2):
+        plan = Plan(**json.loads(spec.read_text()))
+        more = number < len(sys.argv)
+        report = run_rank(plan, rank, partial(_change_and_stay, plan) if more else None)
+        (spec.parent / f"{rank}.json").write_text(json.dumps(asdict(report)))
+        if report.error:
+            return 1
+    return 0
 
 
 if __name__ == "__main__":
