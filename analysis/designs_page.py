@@ -75,7 +75,7 @@ def _lot(found: precision.Precision, spared: int) -> Words:
                 "name": one.name,
                 "n": one.n,
                 "estimate": _estimate(one),
-                "half": f"±{one.half * 100:.2g} %" if one.half is not None else "none",
+                "half": f"±{text.digits(one.half * 100, 2)} %" if one.half is not None else "none",
                 "why": one.why,
             }
             for one in found.series

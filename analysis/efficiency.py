@@ -6,16 +6,19 @@ smallest run need not be one node: everything is relative to the base.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from analysis import resample
+from analysis import resample, text
 from analysis.fitting import Repeats
 from analysis.models import STRONG, karp_flatt
 from analysis.resample import MINIMUM, Interval
 from analysis.series import Floats
+
+WORTH = 0.01  # of the time on the largest node count: less is told as nothing, and rounding errors are
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ def points(
 def overhead(runs: Mapping[int, Sequence[float]]) -> str:
     """What Karp-Flatt's serial fraction does with more nodes, in words: flat is serial work, rising is overhead.
 
-    Its slope over log2 of the nodes has an interval from repeats, as a fit has.
+    Its slope over log2 of the nodes has an interval from repeats, as a fit has. A serial fraction of e lengthens a run
+    on p times the base's nodes by e (p - 1), so what costs less than ``WORTH`` on the largest count is told as nothing.
     """
     if len(runs) < 3:
         return "Karp-Flatt: two node counts beside the base are needed to see whether it rises"
@@ -113,17 +117,30 @@ def overhead(runs: Mapping[int, Sequence[float]]) -> str:
         return f"Karp-Flatt: whether it rises is not known with fewer than {MINIMUM} repeats"
     nodes = np.array(sorted(runs), dtype=np.float64)
     repeats, p = Repeats.of([runs[int(n)] for n in nodes]), nodes[1:] / nodes[0]
+    ratios = np.exp(repeats.means[1:] - repeats.means[0])
+
+    def ends(weights: Floats, of: Callable[[Floats], Floats]) -> tuple[float, float]:
+        """Of what sums the times over the base's with these weights."""
+        low, high = of(repeats.ends(np.concatenate([[-np.sum(ratios * weights)], ratios * weights]))).tolist()
+        return low, high
+
+    def fractions(means: Floats) -> Floats:
+        return np.asarray((np.exp(means[:, 1:] - means[:, :1]) - 1 / p) / (1 - 1 / p))
+
+    def costs(n: int) -> tuple[float, float]:
+        only = np.where(np.arange(len(p)) == n, p, 0.0)
+        return ends(only, lambda means: fractions(means)[:, n] * (p[n] - 1))
+
+    if all(abs(end) < WORTH for n in range(len(p)) for end in costs(n)):
+        return f"Karp-Flatt is 0 as far as can be seen: no node count takes {WORTH * 100:.0f} % longer than if ideal"
     x = np.log2(p) - np.mean(np.log2(p))
-    weights = x / float(x @ x) / (1 - 1 / p)  # of each time over the base's, in the slope
-
-    def slope(means: Floats) -> Floats:
-        return np.asarray((np.exp(means[:, 1:] - means[:, :1]) - 1 / p) @ weights)
-
-    each = np.exp(repeats.means[1:] - repeats.means[0]) * weights
-    low, high = slope(repeats.ends(np.concatenate([[-np.sum(each)], each]))).tolist()
-    span = f"{low:+.4f} to {high:+.4f} for each doubling"
-    if low > 0:
+    x /= float(x @ x)
+    low, high = ends(x / (1 - 1 / p), lambda means: np.asarray(fractions(means) @ x))
+    least = WORTH / float((p[-1] - 1) * math.log2(p[-1] / p[0]))
+    span = " to ".join(text.together((low, high), sign=True))
+    span += f" for each doubling; from {text.digits(least)} on it counts"
+    if low > least:
         return f"Karp-Flatt rises ({span}): overhead that grows with the nodes, and not serial work alone"
-    if high < 0:
+    if high < -least:
         return f"Karp-Flatt falls ({span}): more nodes help more than their number, caches perhaps"
     return f"Karp-Flatt is flat as far as can be seen ({span}): serial work"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis import collectives, measured, recovery, text
+from analysis import collectives, measured, recovery, text, times
 from analysis.results import CampaignResults, Row, samples_of
 from analysis.series import Steps, slowest_rank, total
 from harness.model.fault import RECOVERED
@@ -161,6 +161,8 @@ def of_case(results: CampaignResults, case: Row) -> str:
     """
     if results.of_case("faults", case["case_id"]):
         return _of_faults(results, case)
+    if results.completed(case["case_id"]) is not None and (why := times.not_measured(results, case)):
+        return f"no figure: {why}"
     if case["workload"] in collectives.OPERATIONS:
         return _of_allreduce(results, case)
     if of_workload := _OF_WORKLOAD.get(case["workload"]):

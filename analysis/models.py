@@ -24,6 +24,7 @@ STRONG, WEAK = "strong", "weak"
 _STEP = 1e-6  # of logarithms of times, of derivatives
 _LARGEST_LOG = 700.0
 SUPPORTED = 4.0  # laws whose AICc is nearer than this to the lowest cannot be told from it (Burnham and Anderson 2002)
+_NO_KAPPA = 1e-12  # less is the rounding error of a fit
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Fit:
     relative_error: float  # root mean square of the residuals of log T
     aicc: float | None
     why: str
-    peak_p: float | None = None  # where the Universal Scalability law says more stops helping
+    # Where the Universal Scalability law says more stops helping; None unless the interval of kappa excludes 0.
+    peak_p: float | None = None
     lack_of_fit: float | None = (
         None  # probability that repeats alone miss the law by so much; None: not known
     )
@@ -339,7 +341,10 @@ def fit(law_name: str, mode: str, runs: Mapping[int, Sequence[float]]) -> Fit:
         Parameter(name, float(value), unit, span, meaning)
         for (name, unit, meaning), value, span in zip(law.parameters, values, intervals, strict=True)
     )
-    peak = universal_peak(*(q.value for q in parameters[1:])) if law.name == "Universal Scalability" else None
+    peak = None
+    kappa_span = parameters[-1].interval
+    if law.name == "Universal Scalability" and kappa_span is not None and kappa_span[0] > _NO_KAPPA:
+        peak = universal_peak(*(q.value for q in parameters[1:]))
     score = None if why else aicc(sse, n, k)
     missed = repeats.lack_of_fit(fitted.between, len(law.parameters))
     return Fit(law.name, law.formula, parameters, n, k, math.sqrt(sse / n), score, why, peak, missed)

@@ -49,6 +49,10 @@ def _scaling(results: CampaignResults) -> list[Words]:
                 {"fit": f, "words": scaling_words.parameter_words(f), "best": f.law == s.best} for f in s.fits
             ],
             "cell": ", ".join(f"{name} {value}" for name, value in casepage.pretty(s.cell)),
+            "laws": scaling_words.law_words(s) if s.fits or s.why_no_fit else [],
+            "points": [
+                (p, scaling_words.efficiency_words(p), scaling_words.karp_flatt_words(p)) for p in s.points
+            ],
             "predictions": [scaling_words.prediction_words(p) for p in s.predictions],
             "has_intervals": any(p.interval_s for p in s.points),
         }

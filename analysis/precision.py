@@ -83,7 +83,7 @@ class Precision:
         if self.half is None:
             why = next((one.why for one in self.series if one.half is None), "no series")
             return f"no interval after {repeats}: {why}{stamp}"
-        return f"interval ±{self.half * 100:.2g} % after {repeats}{stamp}"
+        return f"interval ±{text.digits(self.half * 100, 2)} % after {repeats}{stamp}"
 
 
 def measure(results: CampaignResults, lot: Lot) -> Precision:
@@ -199,7 +199,11 @@ def _row(found: Precision, one: Series) -> tuple[object, ...]:
         estimate = "none"
     else:
         estimate = text.quantity(one.estimate, one.unit) if one.unit else text.digits(one.estimate)
-    half = f"±{one.half * 100:.2g} %" if one.half is not None else f"none: {text.one_line(one.why, 120)}"
+    half = (
+        f"±{text.digits(one.half * 100, 2)} %"
+        if one.half is not None
+        else f"none: {text.one_line(one.why, 120)}"
+    )
     return text.one_line(one.name), f"{one.n} of {found.most}", estimate, half
 
 

@@ -1,8 +1,8 @@
 """Which cases of a file are repeats of each other, and the figure of each repeat: what comparisons are made of.
 
 The figure of a repeat is the median over its judged samples; of a time that each rank recorded in a step that of the
-slowest rank at each step, of a program's time its longest. Repeats that did not complete, or gave a wrong answer,
-have no figure and are named. Nothing here compares or judges.
+slowest rank at each step, of a program's time its longest. Repeats that did not complete, gave a wrong answer, or
+recorded times that no clock gives, have no figure and are named. Nothing here compares or judges.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import text
+from analysis import text, times
 from analysis.measured import COMMAND
 from analysis.results import CampaignResults, Row, samples_of
 from analysis.series import Floats, slowest_rank
@@ -154,11 +154,15 @@ def _unusable(results: CampaignResults, case: Row) -> tuple[str, bool]:
         return f'its answer was wrong (check "{wrong["name"]}" on rank {wrong["rank"]})', True
     if case["evidence"] != "complete":
         return str(case["evidence"]), False
-    return "", False
+    return times.not_measured(results, case), False
 
 
 def settings(results: CampaignResults) -> dict[Setting, Repeats]:
-    """Every setting of the file with its repeats, in the order of the file."""
+    """Every setting of the file with its repeats, in the order of the file.
+
+    Raises:
+        StoreError: samples are damaged.
+    """
     found: dict[Setting, Repeats] = {}
     for case in results.cases:
         setting = setting_of(case)

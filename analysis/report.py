@@ -51,6 +51,7 @@ def _environment() -> Environment:
         seconds=text.seconds,
         size=text.size,
         percent=text.percent,
+        digits=text.digits,
         signed=text.signed,
         instant=text.instant,
         si=text.si,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 
-from analysis import gates, references, text
+from analysis import gates, references, text, times
 from analysis.lineage import batches, states
 from analysis.proofs import checkpoints, faults, twin
 from analysis.results import Row, names
@@ -204,6 +204,14 @@ def answered(view: View) -> list[Finding]:
     return [Finding(Verdict.UNKNOWN, words)]
 
 
+def measured(view: View) -> list[Finding]:
+    """Whether its times can be times and its figures are numbers; what is neither was not measured."""
+    if not view.completed:
+        return []
+    found = (times.not_measured(view.results, view.case), times.not_finite(view.results, view.case))
+    return [Finding(Verdict.INVALID, why) for why in found if why]
+
+
 def limits(view: View) -> list[Finding]:
     """The gates of the case."""
     if view.failed_as_declared:
@@ -313,5 +321,5 @@ def _where_right(rule: Rule) -> Rule:
 
 # In the order in which their findings are told.
 RULES: tuple[Rule, ...] = (
-    ended, where_it_ran, faults, controls, *map(_where_right, PROOFS), answered, limits, of_site, evidence,
+    ended, where_it_ran, faults, controls, *map(_where_right, PROOFS), answered, measured, limits, of_site, evidence,
 )  # fmt: skip

@@ -64,6 +64,7 @@ class Series:
     overhead: str = ""  # what Karp-Flatt says, in words
     lost: tuple[parts.Lost, ...] = ()
     communication: str = ""  # where communication eats the gain, or that it was not recorded
+    differs: str = ""  # from the other series of its group with the same heading, such as "rows 512"
 
     def fit_named(self, law: str) -> Fit:
         """The fit of that law."""
@@ -121,7 +122,7 @@ def _measured(results: CampaignResults, case: Row) -> _Case:
         bad = int(np.sum(~np.isfinite(times)))
         if bad:
             return _Case(case, f"{bad} of {len(times)} step times are not finite numbers")
-        if wanted and len(times) and float(np.sum(times)) > 0:
+        if wanted and len(times) and float(np.median(times)) > 0:
             shares = parts.shares(samples, found.step, found.slowest, case["ranks"])
     if not len(times):
         times = times_s(results, case)
@@ -223,8 +224,7 @@ def _median_shares(cases: Sequence[_Case]) -> dict[str, float] | None:
     known = [c.shares for c in cases if c.shares is not None]
     if len(known) < len(cases) or len({tuple(shares) for shares in known}) != 1:
         return None
-    middle = {name: float(np.median([shares[name] for shares in known])) for name in known[0]}
-    return {name: share / sum(middle.values()) for name, share in middle.items()}
+    return parts.of_repeats(known, [c.median_s for c in cases])
 
 
 def _series(results: CampaignResults, key: _Question, rows: Sequence[Row]) -> Series:
@@ -287,7 +287,47 @@ def analyse(results: CampaignResults) -> tuple[Series, ...]:
     for case in results.cases:
         if case["scaling_mode"] in (STRONG, WEAK) and not collectives.is_collective(case):
             grouped.setdefault(_question(case), []).append(case)
-    return tuple(_series(results, key, cases) for key, cases in grouped.items())
+    headings: dict[_Question, list[_Question]] = {}
+    for key in grouped:
+        headings.setdefault(_heading(key), []).append(key)
+    return tuple(
+        replace(
+            _series(results, key, cases), differs=_differs(results, grouped, key, headings[_heading(key)])
+        )
+        for key, cases in grouped.items()
+    )
+
+
+def _heading(key: _Question) -> _Question:
+    group, workload, mode, ranks_per_node, _, cell, _ = key
+    return group, workload, mode, ranks_per_node, "", cell, ""
+
+
+def _differs(
+    results: CampaignResults,
+    grouped: Mapping[_Question, Sequence[Row]],
+    key: _Question,
+    alike: Sequence[_Question],
+) -> str:
+    """In what a series differs from those with the same heading: parameters, partition, and the file it is from."""
+    if len(alike) == 1:
+        return ""
+    said = {k: _said(results, k, grouped[k]) for k in alike}
+    names = list(dict.fromkeys(name for found in said.values() for name in found))
+    telling = [n for n in names if len({found.get(n) for found in said.values()}) > 1]
+    return ", ".join(f"{n} {said[key].get(n, 'not given')}" for n in telling)
+
+
+def _said(results: CampaignResults, key: _Question, cases: Sequence[Row]) -> dict[str, str]:
+    try:
+        given = json.loads(key[4] or "{}")
+    except ValueError:
+        given = key[4]
+    found = (
+        {n: json.dumps(v) for n, v in given.items()} if isinstance(given, dict) else {"params": str(given)}
+    )
+    files = {str(results.sources[c["source"]]["file"]) for c in cases if c["source"] < len(results.sources)}
+    return {**found, "partition": key[6] or "unknown", "file": " and ".join(sorted(files))}
 
 
 def extrapolate(series: Series, nodes: Sequence[int]) -> tuple[Prediction, ...]:

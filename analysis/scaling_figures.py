@@ -105,7 +105,10 @@ def efficiency(series: Series) -> str:
         last = p is series.points[-1] and len(nodes) > 1
         at = plot.x.at(p.nodes) + (6 if last else -6)
         plot.text(
-            at, plot.y.at(p.efficiency) + 20, text.percent(p.efficiency), "value end" if last else "value"
+            at,
+            plot.y.at(p.efficiency) + 20,
+            text.fine_percent(p.efficiency),
+            "value end" if last else "value",
         )
     return plot.svg()
 
@@ -122,7 +125,11 @@ def parts(series: Series) -> str:
         (76, 40, 18, 42),
     )
     plot.rows([text.count(p.nodes, "node") for p in told])
-    plot.x_axis(0, 1, _percent, [0, 0.25, 0.5, 0.75, 1.0], label="share of the time of the steps", grid=True)
+    # Medians of parts that change against each other may be more than the median of the whole.
+    end = max(1.0, *(sum(share for share in (p.shares or {}).values() if share > 0) for p in told))
+    plot.x_axis(
+        0, end, _percent, [0, 0.25, 0.5, 0.75, 1.0], label="share of the time of the median step", grid=True
+    )
     for row, p in enumerate(told):
         at = 0.0
         for name, share in (p.shares or {}).items():

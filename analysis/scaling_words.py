@@ -19,12 +19,13 @@ def parameter_words(series_fit: Fit) -> str:
     """Parameters of a fit with their intervals, for people."""
     words = []
     for q in series_fit.parameters:
-        shown = text.seconds if q.unit == "s" else lambda v: f"{v:.4g}"
-        span = f" ({shown(q.interval[0])} to {shown(q.interval[1])})" if q.interval else ""
-        words.append(f"{q.name} = {shown(q.value)}{span}")
+        values = (q.value, *(q.interval or ()))
+        shown = [text.seconds(v) for v in values] if q.unit == "s" else text.together(values)
+        span = f" ({shown[1]} to {shown[2]})" if q.interval else ""
+        words.append(f"{q.name} = {shown[0]}{span}")
     if series_fit.peak_p is not None:
         gain = (
-            f"peak at {series_fit.peak_p:.1f} nodes"
+            f"peak at {text.digits(series_fit.peak_p)} nodes"
             if series_fit.peak_p > 1
             else "no gain from a second node"
         )
@@ -32,8 +33,13 @@ def parameter_words(series_fit: Fit) -> str:
     return ", ".join(words)
 
 
+def efficiency_words(p: Point) -> str:
+    """The efficiency of a point with its interval."""
+    return text.fine_percent(p.efficiency) + _percents(p.efficiency_interval)
+
+
 def _percents(span: Interval | None) -> str:
-    return f" ({text.percent(span[0])} to {text.percent(span[1])})" if span else ""
+    return f" ({text.fine_percent(span[0])} to {text.fine_percent(span[1])})" if span else ""
 
 
 def table(series: Series) -> str:
@@ -49,9 +55,9 @@ def table(series: Series) -> str:
                 p.steps,
                 text.seconds(p.median_s),
                 f"{text.seconds(low)} to {text.seconds(high)}",
-                f"{p.speed_up:.2f}",
-                text.percent(p.efficiency) + _percents(p.efficiency_interval),
-                _karp_flatt(p),
+                text.digits(p.speed_up),
+                efficiency_words(p),
+                karp_flatt_words(p),
             )
         )
     kind = "95 % interval" if any(p.interval_s for p in series.points) else "range of repeats"
@@ -62,11 +68,12 @@ def table(series: Series) -> str:
     )
 
 
-def _karp_flatt(p: Point) -> str:
+def karp_flatt_words(p: Point) -> str:
+    """Karp-Flatt's serial fraction of a point with its interval; a dash at the base."""
     if p.karp_flatt is None:
         return "-"
-    span = p.karp_flatt_interval
-    return f"{p.karp_flatt:.3f}" + (f" ({span[0]:.3f} to {span[1]:.3f})" if span else "")
+    fraction, *span = text.together((p.karp_flatt, *(p.karp_flatt_interval or ())))
+    return f"{fraction} ({span[0]} to {span[1]})" if span else fraction
 
 
 def prediction_words(p: Prediction) -> str:
@@ -82,26 +89,31 @@ def prediction_words(p: Prediction) -> str:
     return f"{said} (95 %: {law}{several}; one new run: {run})"
 
 
+def law_words(series: Series) -> list[str]:
+    """Which law was chosen and how sure that is, a line each, or why there is none."""
+    if series.why_no_fit:
+        return [f"no law chosen: {series.why_no_fit}"]
+    lines = [f"{series.best} has the lowest AICc"]
+    if len(series.supported) > 1:
+        lines.append(f"the runs cannot tell {' from '.join(series.supported)} by AICc")
+    missed = series.fit_named(series.best).lack_of_fit
+    if missed is not None and missed < _MISSES:
+        lines.append(
+            f"{series.best} misses the medians by more than repeats vary (F test, {text.chance(missed)}): its "
+            "intervals and what it says of more nodes are too sure of themselves"
+        )
+    if not any(q.interval for f in series.fits for q in f.parameters):
+        lines.append(f"no intervals: fewer than {MINIMUM_REPEATS} repeats at some node count")
+    return lines
+
+
 def _laws(series: Series) -> list[str]:
     lines = []
     for f in series.fits:
         mark = "*" if f.law == series.best else " "
         score = f"AICc {f.aicc:.1f}" if f.aicc is not None else f"AICc unknown: {f.why}"
         lines.append(f"{mark} {f.law}: {parameter_words(f)}; off by {f.relative_error * 100:.2f} %, {score}")
-    if series.why_no_fit:
-        lines.append(f"no law chosen: {series.why_no_fit}")
-        return lines
-    if len(series.supported) > 1:
-        lines.append(f"the runs cannot tell {' from '.join(series.supported)} by AICc")
-    missed = series.fit_named(series.best).lack_of_fit
-    if missed is not None and missed < _MISSES:
-        lines.append(
-            f"{series.best} misses the medians by more than repeats vary (F test, p = {missed:.1g}): its intervals and "
-            "what it says of more nodes are too sure of themselves"
-        )
-    if not any(q.interval for f in series.fits for q in f.parameters):
-        lines.append(f"no intervals: fewer than {MINIMUM_REPEATS} repeats at some node count")
-    return lines
+    return lines + law_words(series)
 
 
 def words(series: Series) -> str:
@@ -110,8 +122,10 @@ def words(series: Series) -> str:
     lines = [
         text.one_line(
             f"{series.group}: {series.workload}, {series.mode} scaling{cell}, "
-            f"{text.count(series.ranks_per_node, 'rank')} a node; base: "
-            f"{text.count(series.base_nodes, 'node')}" + (f" [{series.stamp}]" if series.stamp else "")
+            + (f"{series.differs}, " if series.differs else "")
+            + f"{text.count(series.ranks_per_node, 'rank')} a node"
+            + (f"; base: {text.count(series.base_nodes, 'node')}" if series.points else "")
+            + (f" [{series.stamp}]" if series.stamp else "")
         )
     ]
     if series.points:

@@ -35,11 +35,24 @@ class Slope:
     span: float  # last x less first
     stretches: int
     length: int  # values in each stretch
+    starts: Interval  # at the first x, of the lines with the slopes of the interval
 
     @property
     def change(self) -> float:
         """What the line gains from the first to the last x."""
         return self.value * self.span
+
+    @property
+    def share(self) -> tuple[float, Interval] | None:
+        """What the line gains as a share of its level at the first x, with the interval of just that.
+
+        None where one of its lines reaches zero within the span: then there is no level that a share could be of.
+        """
+        lines = (self.value, self.at_start), *zip(self.interval, self.starts, strict=True)
+        if any(start <= 0 or start + slope * self.span <= 0 for slope, start in lines):
+            return None
+        of_line, low, high = (slope * self.span / start for slope, start in lines)
+        return of_line, (low, high)
 
 
 @dataclass(frozen=True)
@@ -101,8 +114,8 @@ def theil_sen(x: Floats, y: Floats, level: float = LEVEL) -> Slope | None:
     slope, n = float(np.median(slopes)), len(medians)
     rest = medians - slope * middles
     low, high = _sen(slopes, medians, max(0.0, _alike(rest) + 2 / n), level)
-    start = float(np.median(rest)) + slope * float(x[0])
-    return Slope(slope, (low, high), start, float(x[-1] - x[0]), n, length)
+    start, *starts = (float(np.median(medians - b * middles)) + b * float(x[0]) for b in (slope, low, high))
+    return Slope(slope, (low, high), start, float(x[-1] - x[0]), n, length, (starts[0], starts[1]))
 
 
 def _sen(slopes: Floats, values: Floats, alike: float, level: float) -> Interval:

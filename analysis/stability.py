@@ -18,15 +18,17 @@ import numpy as np
 from analysis import text, warmup
 from analysis.commandline import main as run
 from analysis.leaks import Memory, of_case
+from analysis.resample import Interval
 from analysis.results import CampaignResults, Row, samples_of
 from analysis.series import Floats, slowest_rank
 from analysis.slopes import Shift, Slope, shift, theil_sen
+from analysis.times import impossible
 
 FEWEST_STEPS = 20
 TAIL_STEPS = 1000  # p99.9 needs as many
 
 # From which size on a finding is worth a word; pyperf warns from a tenth on, too.
-CHANGE = 0.05  # of the median, by drift or by a change of level over the whole run
+CHANGE = 0.05  # of the level before, by drift or by a change of level over the whole run
 JITTER = 0.10  # CoV
 TAIL = 1.5  # p99 / p50
 DIPS = 0.05  # share of the time that dips took
@@ -82,7 +84,10 @@ class CaseStability:
     figures: Figures | None = None
     warmup: warmup.WarmUp | None = None
     drift: Slope | None = None  # s a step; None where too few stretches of the series are independent
-    drift_share: float | None = None  # what it adds over the run, of the median
+    # What it adds over the judged steps, of the level at their start, with the interval of that; None where a line
+    # through them reaches zero.
+    drift_share: float | None = None
+    drift_share_interval: Interval | None = None
     shift: Shift | None = None  # by index into the settled steps; None where no level changed
     period: Period | None = None
     memory: Memory | None = None
@@ -180,38 +185,42 @@ def _level_words(steps: Floats, moved: Shift) -> Finding:
     return Finding("shift", f"{words}{text.seconds(moved.after)} after", advice)
 
 
-def _drift_words(steps: Floats, share: float, drift: Slope, median_s: float) -> Finding:
-    low, high = (x * 1000 / median_s * 100 for x in drift.interval)
-    words = f"step time drifts by {share * 100:+.0f} % from step {int(steps[0])} to {int(steps[-1])} "
+def _drift_words(steps: Floats, drift: Slope) -> Finding:
+    first, last = int(steps[0]), int(steps[-1])
+    if drift.share is None:
+        way = "longer" if drift.value > 0 else "shorter"
+        words = f"steps get {way} from step {first} to {last}, but this is no level that drifts: a line through them "
+        words += "may reach zero, so no size is given"
+    else:
+        share, (low, high) = drift.share
+        words = f"step time drifts by {share * 100:+.1f} % (95 %: {low * 100:+.1f} % to {high * 100:+.1f} %) "
+        words += f"of its level at step {first} until step {last}"
     advice = "it still gets faster: more warm-up steps"
-    if share > 0:
+    if drift.value > 0:
         advice = (
             "look for clocks that fall with heat, memory or files that grow; run longer to see where it ends"
         )
-    return Finding("drift", f"{words}({low:+.2f} % to {high:+.2f} % for each 1000 steps)", advice)
+    return Finding("drift", words, advice)
 
 
-def _changes(
-    steps: Floats, times_s: Floats, median_s: float, drift: Slope | None, moved: Shift | None
-) -> list[Finding]:
+def _changes(steps: Floats, times_s: Floats, drift: Slope | None, moved: Shift | None) -> list[Finding]:
     """Drift or a change of level, whichever leaves less of the series unexplained."""
     found = []
     if moved is not None and moved.p < _SURE and abs(moved.after / moved.before - 1) >= CHANGE:
         level = np.where(np.arange(len(steps)) < moved.index, moved.before, moved.after)
         found.append((float(np.sum(np.abs(times_s - level))), _level_words(steps, moved)))
     if drift is not None and (drift.interval[0] > 0 or drift.interval[1] < 0):
-        share = drift.change / median_s
-        if abs(share) >= CHANGE:
+        if drift.share is None or abs(drift.share[0]) >= CHANGE:
             line = drift.at_start + drift.value * (steps - steps[0])
             left = float(np.sum(np.abs(times_s - line)))
-            found.append((left, _drift_words(steps, share, drift, median_s)))
+            found.append((left, _drift_words(steps, drift)))
     return [min(found, key=lambda x: x[0])[1]] if found else []
 
 
 def _findings(
     steps: Floats, times_s: Floats, f: Figures, drift: Slope | None, moved: Shift | None, again: Period | None
 ) -> list[Finding]:
-    found = _changes(steps, times_s, f.median_s, drift, moved)
+    found = _changes(steps, times_s, drift, moved)
     if again is not None:
         words = f"every {again.steps:.0f} steps or so one takes {text.seconds(again.extra_s)} longer, "
         words += text.count(again.times, "time")
@@ -248,12 +257,8 @@ def _bad(times_s: Floats) -> str:
     """Why a series says nothing, or empty."""
     if len(times_s) < FEWEST_STEPS:
         return f"{text.count(len(times_s), 'step')} that every rank reported: a series needs {FEWEST_STEPS}"
-    bad = int(np.sum(~np.isfinite(times_s)))
-    if bad:
-        return f"{bad} of {len(times_s)} step times are not finite numbers"
-    bad = int(np.sum(times_s <= 0))
-    if bad:
-        return f"{bad} of {len(times_s)} step times are not above zero"
+    if why := impossible(times_s, "step time"):
+        return why
     if float(np.ptp(times_s)) == 0:
         same = text.seconds(float(times_s[0]))
         return f"all {len(times_s)} step times are {same} to the last digit: no clock gives that"
@@ -287,6 +292,7 @@ def of(results: CampaignResults, case: Row) -> CaseStability:
     calm = figures(rest_s, rest)
     drift = theil_sen(rest.astype(np.float64), rest_s)
     moved, again = shift(rest_s), period(rest_s, calm)
+    share, share_interval = (drift.share if drift is not None else None) or (None, None)
     memory = of_case(results, case)
     found = _findings(rest, rest_s, calm, drift, moved, again)
     if warm.longer:
@@ -300,7 +306,8 @@ def of(results: CampaignResults, case: Row) -> CaseStability:
         f,
         warm,
         drift,
-        None if drift is None else drift.change / f.median_s,
+        share,
+        share_interval,
         moved,
         again,
         memory,

@@ -54,7 +54,7 @@ class Straggler:
         return text.one_line(
             f"{self.group}, {self.label}: {self.who} was the slowest in {text.percent(self.slowest)} "
             f"of {self.steps} steps, "
-            f"by chance {text.percent(self.expected)} (p = {self.p:.1g}); it cost {text.seconds(self.cost_s)}, "
+            f"by chance {text.percent(self.expected)} ({text.chance(self.p)}); it cost {text.seconds(self.cost_s)}, "
             f"{text.percent(self.cost_share)} of the time"
         )
 

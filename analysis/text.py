@@ -33,12 +33,29 @@ def breakable(words: object, limit: int = 400) -> Markup:
     return Markup(re.sub(r"([/=,:_]+)(?=[^/=,:_])", r"\1<wbr>", str(escape(one_line(words, limit)))))
 
 
-def digits(value: float) -> str:
-    """Three significant digits without an exponent, for numbers from 0.001 to 9999."""
+def digits(value: float, wanted: int = 3) -> str:
+    """Significant digits, three when not told otherwise, without an exponent, for numbers from 0.001 to 9999."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else "unknown"
-    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    places = max(0, wanted - 1 - math.floor(math.log10(abs(value))))
     return f"{value:.{min(places, 6)}f}"
+
+
+def together(values: Sequence[float], *, sign: bool = False) -> list[str]:
+    """Numbers that are read together, such as an interval: two digits of what lies between the two farthest apart.
+
+    Where all are equal, three significant digits of them; what is below 1e-9 is a rounding error, and 0.
+    """
+    finite = [v for v in values if math.isfinite(v)]
+    spread = max(finite) - min(finite) if finite else 0.0
+    scale, wanted = (spread, 2) if spread > 1e-9 else (max(map(abs, finite), default=0.0), 3)
+    places = min(9, max(0, wanted - 1 - math.floor(math.log10(scale)))) if scale > 1e-9 else 0
+    found = []
+    for value in values:
+        rounded = round(value, places) if math.isfinite(value) else value
+        shown = "0" if rounded == 0 else f"{rounded:{'+' if sign else ''}.{places}f}"
+        found.append(shown if math.isfinite(value) else "unknown")
+    return found
 
 
 def si(value: float, unit: str) -> str:
@@ -114,6 +131,16 @@ def quantity(value: float, unit: str) -> str:
 def percent(value: float) -> str:
     """A fraction as per cent: 0.953 is ``95.3 %``."""
     return f"{value * 100:.1f} %" if math.isfinite(value) else "unknown"
+
+
+def fine_percent(value: float) -> str:
+    """As ``percent``, but of less than 1 % three digits: 0.00123 is ``0.123 %``."""
+    return f"{digits(value * 100)} %" if 1e-6 < abs(value) < 0.01 else percent(value)
+
+
+def chance(p: float) -> str:
+    """A probability: ``p = 0.012``, or ``p < 0.001``; a test never says 0."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def instant(wall_ns: int) -> str:

@@ -30,9 +30,8 @@ if results.stamp:
 
 # %% Every series: the same work over node counts, each time with its repeats.
 for series in scaling.analyse(results):
-    print(
-        f"\n{text.one_line(series.group)}: {series.mode} scaling, base {text.count(series.base_nodes, 'node')}"
-    )
+    base = f", base {text.count(series.base_nodes, 'node')}" if series.points else ""
+    print(f"\n{text.one_line(series.group)}: {series.mode} scaling{base}")
     for point in series.points:
         low, high = point.interval_s or point.range_s
         kind = "95 %" if point.interval_s else "range"

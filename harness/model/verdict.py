@@ -12,7 +12,7 @@ class Verdict(str, Enum):
     PASS = "pass"
     FAIL = "fail"
     WITHIN_NOISE = "within noise"
-    INVALID = "invalid"  # a fault was requested but its effect was not observed
+    INVALID = "invalid"  # nothing to judge: a fault without its effect, a time that no clock gives
     UNKNOWN = "unknown"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import parts, scaling
-from analysis.models import STRONG
+from analysis import parts, report, scaling, scaling_words
+from analysis.efficiency import overhead
+from analysis.models import STRONG, fit
 from analysis.results import load
 from analysis.scaling import Series
+from analysis.verdict import judge
 from tests.unit import results_factory as factory
 from tests.unit.results_tables import START_NS, S
 
@@ -92,7 +95,10 @@ def test_a_law_that_misses_by_more_than_repeats_vary_is_told(
         for p, t in {1: 1.0, 2: 0.6, 4: 0.38, 8: 0.22}.items()
     }
     assert scaling.main([str(campaign("strong", times).write(tmp_path / "r.h5"))]) == 0
-    assert "misses the medians by more than repeats vary (F test, p = " in capsys.readouterr().out
+    assert (
+        "misses the medians by more than repeats vary (F test, p < 0.001): its intervals and "
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,6 +111,60 @@ def test_karp_flatt_is_flat_for_serial_work_and_rises_with_overhead(
 ) -> None:
     times = {p: [100 * (1 + 0.1 * (p - 1) + kappa * p * (p - 1)) / p * x for x in SIX] for p in (1, 2, 4, 8)}
     assert series(campaign("strong", times), tmp_path).overhead.startswith(words)
+
+
+def test_rounding_errors_are_no_growth_of_karp_flatt(tmp_path: Path) -> None:
+    found = series(campaign("strong", {p: [100 / p] * 6 for p in (1, 2, 4, 8)}), tmp_path)
+    assert found.overhead == (
+        "Karp-Flatt is 0 as far as can be seen: no node count takes 1 % longer than if ideal"
+    )
+    assert "0 (0 to 0)" in scaling.words(found) and "-0" not in scaling.words(found)
+
+
+def test_growth_that_costs_less_than_is_worth_telling_is_none() -> None:
+    def times(kappa: float) -> dict[int, list[float]]:
+        return {p: [(1 + 0.1 * (p - 1) + kappa * p * (p - 1)) / p] * 6 for p in (1, 2, 4, 8)}
+
+    # kappa makes the fraction rise by about 2.9 kappa for each doubling; 1 % of the time on 8 nodes is 0.000714 of that
+    assert overhead(times(2e-4)).startswith("Karp-Flatt is flat as far as can be seen (")
+    assert "; from 0.000714 on it counts): overhead" in overhead(times(5e-4))
+
+
+def test_a_peak_is_named_only_where_kappa_cannot_be_0() -> None:
+    def times(kappa: float) -> dict[int, list[float]]:
+        law = {p: (1 + 0.1 * (p - 1) + kappa * p * (p - 1)) / p for p in (1, 2, 4, 8)}
+        return {p: [t * x for x in np.roll(SIX, p)] for p, t in law.items()}
+
+    none, named = (fit("Universal Scalability", STRONG, times(kappa)) for kappa in (0.0, 0.02))
+    assert none.peak_p is None and "peak" not in scaling.parameter_words(none)
+    assert named.peak_p == pytest.approx((0.9 / 0.02) ** 0.5, rel=0.05)
+    assert "peak at 6." in scaling.parameter_words(named)
+
+
+def test_series_with_one_heading_say_in_what_they_differ(tmp_path: Path) -> None:
+    made = campaign("strong", {1: [8.0, 9.0], 2: [4.4, 5.0]})
+    for row in made.tables["cases"]:
+        row["params"] = json.dumps({"columns": 64, "rows": 512 * (1 + row["repeat"])})
+    with load(made.write(tmp_path / "r.h5")) as results:
+        found = scaling.analyse(results)
+    assert [scaling.words(s).splitlines()[0] for s in found] == [
+        f"g: mpi.halo, strong scaling, rows {rows}, 1 rank a node; base: 1 node [emulated]"
+        for rows in (512, 1024)
+    ]
+
+
+def test_the_report_says_of_laws_and_karp_flatt_what_the_command_line_says(tmp_path: Path) -> None:
+    made = campaign("strong", amdahl((1, 2, 4, 8)))
+    path = made.write(tmp_path / "r.h5")
+    with load(path) as results:
+        (found,) = scaling.analyse(results)
+        page = html.unescape(report.html(results, judge(results)))
+    assert "the runs cannot tell Amdahl from Universal Scalability by AICc" in scaling.words(found)
+    assert (
+        "Amdahl has the lowest AICc. The runs cannot tell Amdahl from Universal Scalability by AICc." in page
+    )
+    span = scaling_words.karp_flatt_words(found.points[3]).split(" (")[1][:-1]
+    assert f'0.100<br><span class="muted">{span}</span>' in page
 
 
 def test_a_failed_base_run_is_told_and_the_next_one_is_the_base(tmp_path: Path) -> None:
@@ -138,6 +198,7 @@ def test_no_usable_case_is_said(tmp_path: Path) -> None:
     found = series(made, tmp_path)
     assert (found.points, found.why_no_fit) == ((), "no case of it can be used")
     assert found.left_out[0] == "g/n1/r0: its median step time is not above zero"
+    assert scaling.words(found).splitlines()[0] == "g: mpi.halo, strong scaling, 1 rank a node [emulated]"
 
 
 @pytest.mark.parametrize("bad, count", [(np.nan, 8), (np.inf, 8)])
@@ -199,8 +260,30 @@ def test_what_is_lost_is_told_by_part_and_adds_up(tmp_path: Path) -> None:
     )
     assert (
         found.lost[1].words
-        == "4 nodes: 60.0 % of the node time lost, 60.0 % to communication, 15.0 % to waiting"
+        == "4 nodes: 60.0 % of the node time lost: 60.0 % to communication, 15.0 % to waiting, "
+        "0.0 % to the slowest rank and what is not accounted for, -15.0 % to computing "
+        "(below zero: computing takes less of it than at the base)"
     )
+
+
+def test_what_is_shown_as_lost_adds_up_where_each_part_is_rounded() -> None:
+    lost = parts.Lost(2, 0.7, {"computing": 0.10034, "communication": 0.10033, "waiting": 0.09933})
+    assert lost.words == (
+        "2 nodes: 30.0 % of the node time lost: 10.1 % to computing, 10.0 % to communication, 9.9 % to waiting"
+    )
+
+
+def test_a_few_slow_steps_do_not_rule_the_parts(tmp_path: Path) -> None:
+    made = campaign("strong", {1: [8.0], 2: [6.0]}, shared({1: 0, 2: 2}))
+    steps = made.samples["mpi.halo", "steps"]
+    for rank in (1, 2):  # of the case on two nodes: one step of ten waits for a second
+        for name in ("step_time_ns", "waiting_ns"):
+            steps[name][rank] = np.where(np.arange(10) == 5, 1_000_000_000, steps[name][rank])
+    found = series(made, tmp_path)
+    assert found.points[1].shares == pytest.approx(
+        {"computing": 1 / 2, "communication": 1 / 3, "waiting": 1 / 6, "rest": 0.0}, abs=1e-9
+    )
+    assert sum(found.lost[0].parts.values()) == pytest.approx(1 - found.points[1].efficiency)
 
 
 def test_without_the_parts_of_a_step_it_is_said_that_they_were_not_recorded(tmp_path: Path) -> None:

@@ -289,3 +289,15 @@ def test_the_exit_code_is_that_of_the_worst_case(
 
 def test_a_file_without_cases_is_no_pass(tmp_path: Path) -> None:
     assert main([str(Campaign().write(tmp_path / "r.h5"))]) == 3
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_figure_that_is_no_number_makes_the_case_invalid(value: str, tmp_path: Path) -> None:
+    campaign = factory.small()
+    losses = campaign.samples["torch.train", "steps"]["loss"]
+    losses[0] = losses[0] * 0 + float(value)
+    losses[1] = losses[0]
+    found = verdicts(campaign, tmp_path)["train-r0"]
+    assert (found.verdict, found.why.split(" over ")[0]) == (
+        Verdict.INVALID, "loss is no finite number: its median",
+    )  # fmt: skip

@@ -184,6 +184,24 @@ def test_infinite_and_missing_values_are_told(tmp_path: Path) -> None:
         assert told(found, "residual") == [("unknown", "halo/n2", "not finite: 1 of 8 repeats of B")]
 
 
+@pytest.mark.parametrize("time_ns", [0, -5])
+@pytest.mark.parametrize("by_node", [False, True])
+def test_times_that_no_clock_gives_are_no_figure_and_never_better(
+    time_ns: int, by_node: bool, tmp_path: Path
+) -> None:
+    def broken(made: factory.Campaign) -> None:
+        times = made.samples["mpi.halo", "steps"]["step_time_ns"]
+        times[:] = [np.full(20, time_ns) for _ in times]
+
+    found = compared(campaign(seed=1), campaign(seed=2, change=broken), tmp_path, by_node=by_node)
+    ((status, _, why),) = told(found)
+    assert (status, found.exit_status()) == ("missing in B", 3)
+    words = "step times are not above zero: no clock gives that"
+    assert why.startswith(f"8 of 8 repeats without a figure: halo/n2/r0: 34 of 34 {words}; halo/n2/r1: ")
+    found = compared(campaign(seed=1, change=broken), campaign(seed=2), tmp_path, by_node=by_node)
+    assert [status for status, _, _ in told(found)] == ["failed in A"]
+
+
 # --- what differs ------------------------------------------------------------------------------------
 
 

@@ -92,6 +92,17 @@ def test_what_ended_is_new_or_failed_is_told(tmp_path: Path) -> None:
     assert (status, why.split(";")[0]) == ("failed in the last run", "halo/n2/r0: failed: exit code 3")
 
 
+def test_times_that_no_clock_gives_are_no_figure(tmp_path: Path) -> None:
+    def broken(made: factory.Campaign) -> None:
+        times = made.samples["mpi.halo", "steps"][TIME]
+        times[:] = [time * 0 for time in times]
+
+    found = of_folder(folder(tmp_path, [1.0] * 8, last={"change": broken}), Asked())
+    ((status, _, why),) = told(found)
+    assert (status, found.exit_status()) == ("missing in the last run", 3)
+    assert "halo/n2/r0: 34 of 34 step times are not above zero: no clock gives that" in why
+
+
 def test_files_that_cannot_be_read_and_copies_are_named(tmp_path: Path) -> None:
     place = folder(tmp_path, [1.0] * 7)
     shutil.copytree(place / "00-0", place / "copy")

@@ -277,6 +277,11 @@ def malformed(c: Campaign) -> None:
     events(c, "result", case_id=FAULTY, rank=1)[0]["data"] = "{"
 
 
+def no_time(c: Campaign) -> None:
+    times = c.samples["torch.train", "steps"]["step_time_ns"]
+    times[0] = times[0] * ([1] * (len(times[0]) - 3) + [0, -1, 0])
+
+
 WRONG: list[tuple[Callable[[Campaign], None], str, Verdict, str]] = [
     (not_run, TWIN, Verdict.UNKNOWN, "it was not run: its job was cancelled in the queue"),
     (program_failed, TWIN, Verdict.FAIL, "failed: rank 1 exited with 1; rank 1 on n2: ValueError: no such batch"),
@@ -351,4 +356,5 @@ WRONG: list[tuple[Callable[[Campaign], None], str, Verdict, str]] = [
      "attempt 1 began from a checkpoint, but rank 1 recorded none"),
     (other_folder, FAULTY, Verdict.FAIL,
      "checkpoint of step 20 on rank 0: restored digest d20r0, committed other (and 1 more)"),
+    (no_time, TWIN, Verdict.INVALID, "3 of 74 step times are not above zero: no clock gives that"),
 ]  # fmt: skip
