@@ -9,7 +9,6 @@ from typing import Any
 
 from harness.model.case import Case
 from harness.model.fault import CONTROLS
-from harness.workloads import timesplit
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ SIZES_OF_MODELS: dict[str, tuple[Any, ...]] = dict.fromkeys(
     ("layers", "width", "heads", "sequence", "batch", "vocabulary"), (1, 1 << 20)
 )
 
+TIME_SPLIT = ("compute_ns", "communication_ns", "waiting_ns")  # see harness.workloads.timesplit
 COLLECTIVE_TABLES: Mapping[str, tuple[str, ...]] = {"collectives": ("step", "message_bytes", "elapsed_ns")}
 _COLLECTIVE_DEFAULTS: dict[str, Any] = {
     "operation": "all-reduce",
@@ -123,7 +123,7 @@ REGISTRY: dict[str, Entry] = {
             "patch_pixels": (1, 4096),
             "classes": (2, 1 << 20),
         },
-        tables={"steps": ("loss", "tokens", "images", "batch_id", *timesplit.COLUMNS)},
+        tables={"steps": ("loss", "tokens", "images", "batch_id", *TIME_SPLIT)},
     ),
     "torch.pipeline": Entry(
         "harness.workloads.torch_pipeline",
@@ -157,7 +157,7 @@ REGISTRY: dict[str, Entry] = {
         reshapes=True,
         controls=("position",),
         allowed={"rows": (1, 1 << 40), "columns": (1, 1 << 40)},
-        tables={"steps": ("residual", *timesplit.COLUMNS, "cell_updates")},
+        tables={"steps": ("residual", *TIME_SPLIT, "cell_updates")},
     ),
     "mpi.cg": Entry(
         "harness.workloads.mpi_cg",
@@ -175,7 +175,7 @@ REGISTRY: dict[str, Entry] = {
             "planes": (1, 1 << 40),
             "tolerance": (1e-14, 0.5),
         },
-        tables={"steps": ("relative_residual", "solve", *timesplit.COLUMNS, "cell_updates")},
+        tables={"steps": ("relative_residual", "solve", *TIME_SPLIT, "cell_updates")},
     ),
     "torch.gemm": Entry(
         "harness.workloads.torch_gemm",

@@ -29,6 +29,3 @@ def parts(total_ns: int, spent_ns: int, least_ns: int, last_ns: int) -> dict[str
         "communication_ns": least_ns + last_ns,
         "waiting_ns": spent_ns - least_ns,
     }
-
-
-COLUMNS = ("compute_ns", "communication_ns", "waiting_ns")

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parent))
 from workload_driver import FakeContext, Plan, Report, fork_ranks, start_ranks  # noqa: E402
 
-from harness.workloads.timesplit import COLUMNS  # noqa: E402
+from harness.workloads import TIME_SPLIT  # noqa: E402
 from harness.workloads.torch_train import TorchTrain  # noqa: E402
 
 PARAMS = {
@@ -200,7 +200,9 @@ def test_a_steps_time_is_told_apart_and_who_comes_late_does_not_wait(tmp_path: P
     told = [row["compute_ns"] + row["communication_ns"] + row["waiting_ns"] for row in rows]
     assert all(0 <= row["step_time_ns"] - sum_ns for row, sum_ns in zip(rows, told, strict=True))
     assert statistics.median(s / row["step_time_ns"] for row, s in zip(rows, told, strict=True)) > 0.95
-    median = [{c: statistics.median(row[c] for row in r.tables["steps"]) for c in COLUMNS} for r in reports]
+    median = [
+        {c: statistics.median(row[c] for row in r.tables["steps"]) for c in TIME_SPLIT} for r in reports
+    ]
     assert median[0]["waiting_ns"] > 20_000_000 and median[1]["waiting_ns"] == 0
     assert median[1]["compute_ns"] > 50_000_000
     assert all(0 < m["communication_ns"] < 20_000_000 for m in median)
