@@ -50,6 +50,7 @@ SIZES_OF_MODELS: dict[str, tuple[Any, ...]] = dict.fromkeys(
     ("layers", "width", "heads", "sequence", "batch", "vocabulary"), (1, 1 << 20)
 )
 
+TIME_SPLIT = ("compute_ns", "communication_ns", "waiting_ns")  # see harness.workloads.timesplit
 COLLECTIVE_TABLES: Mapping[str, tuple[str, ...]] = {"collectives": ("step", "message_bytes", "elapsed_ns")}
 _COLLECTIVE_DEFAULTS: dict[str, Any] = {
     "operation": "all-reduce",
