@@ -19,6 +19,7 @@ from analysis.resample import MINIMUM, Interval
 from analysis.series import Floats
 
 WORTH = 0.01  # of the time on the largest node count: less is told as nothing, and rounding errors are
+FLAT = 0.05  # change of the serial fraction for each doubling that may still be called flat
 
 
 @dataclass(frozen=True)
@@ -143,4 +144,6 @@ def overhead(runs: Mapping[int, Sequence[float]]) -> str:
         return f"Karp-Flatt rises ({span}): overhead that grows with the nodes, and not serial work alone"
     if high < -least:
         return f"Karp-Flatt falls ({span}): more nodes help more than their number, caches perhaps"
-    return f"Karp-Flatt is flat as far as can be seen ({span}): serial work"
+    if max(-low, high) > FLAT:
+        return f"Karp-Flatt: whether it rises cannot be told ({span}); more repeats would"
+    return f"Karp-Flatt is flat ({span}): serial work"
