@@ -186,6 +186,14 @@ class Comparison:
                 found[ORDER[code]] += int(number)
         return {status: found[status] for status in ORDER}
 
+    def for_information(self) -> dict[str, int]:
+        """How many lines judge nothing because of a stamp, by status, the worst first."""
+        found = Counter(line.status for line in self.said if line.verdict is None and line.status != NEW)
+        for part in (part for part in self.parts if not part.judged):
+            for code, number in zip(*np.unique(part.statuses, return_counts=True), strict=True):
+                found[ORDER[code]] += int(number)
+        return {status: found[status] for status in ORDER if found[status]}
+
     def verdicts(self) -> dict[Verdict, int]:
         """How many judged lines have each verdict."""
         found: Counter[Verdict] = Counter(line.verdict for line in self.said if line.verdict is not None)

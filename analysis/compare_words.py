@@ -5,7 +5,7 @@ The worst comes first, and what is shortened says what it left out; the JSON lea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,12 +27,22 @@ HEADLINES = {0: "nothing is worse", 1: "something is worse", 3: "not everything 
 
 def headline(found: Comparison) -> str:
     """The comparison in one line."""
-    counts = ", ".join(f"{number} {status}" for status, number in found.counts().items() if number)
-    if not counts:
+    counts = found.counts()
+    if not any(counts.values()):
         return "nothing to compare: no series in either file"
     if found.stamp and not sum(found.verdicts().values()):
-        return f"for information ({found.stamp}): {counts}"
-    return f"{HEADLINES[found.exit_status()]}: {counts}"
+        return f"for information ({found.stamp}): {counted(counts)}"
+    information = found.for_information()
+    if not information:
+        return f"{HEADLINES[found.exit_status()]}: {counted(counts)}"
+    judged = {status: number - information.get(status, 0) for status, number in counts.items()}
+    words = f"{HEADLINES[found.exit_status()]} of what is judged: {counted(judged)}"
+    return f"{words}; for information ({found.stamp}), judging nothing: {counted(information)}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """How many lines have each status: ``1 worse, 2 within noise``."""
+    return ", ".join(f"{number} {status}" for status, number in counts.items() if number)
 
 
 def figures(line: Line) -> tuple[str, str, str]:

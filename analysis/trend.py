@@ -139,6 +139,11 @@ class Trend:
         found = Counter(line.status for line in self.lines)
         return {status: found[status] for status in ORDER}
 
+    def for_information(self) -> dict[str, int]:
+        """How many series judge nothing because of a stamp, by status, the worst first."""
+        found = Counter(line.status for line in self.lines if line.verdict is None and line.status != NEW)
+        return {status: found[status] for status in ORDER if found[status]}
+
     def exit_status(self) -> int:
         """0 nothing worse, 1 something, 3 unknown, or nothing was judged at all."""
         said = [line.verdict for line in self.lines] + [one.verdict for one in self.unread]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis import changepoints, history, junit, text
-from analysis.compare_words import escape, table
+from analysis.compare_words import counted, escape, table
 from analysis.difference import amount
 from analysis.trend import NEW, ORDER, Line, Trend
 
@@ -25,11 +25,16 @@ def headline(trend: Trend) -> str:
     unread = f"; {text.count(lost, 'file')} that may hold the last run cannot be read" if lost else ""
     if not trend.lines:
         return f"nothing to show: no series in any results.h5 below this folder{unread}"
-    counts = ", ".join(f"{number} {status}" for status, number in trend.counts().items() if number)
+    counts = counted(trend.counts())
     words = {0: "the last run is not worse", 1: "the last run is worse", 3: "not everything could be told"}
     if not any(line.verdict for line in trend.lines):
         return f"for information ({trend.stamp or 'nothing judged'}): {counts}{unread}"
-    return f"{words[trend.exit_status()]}: {counts}{unread}"
+    information = trend.for_information()
+    if not information:
+        return f"{words[trend.exit_status()]}: {counts}{unread}"
+    judged = {status: number - information.get(status, 0) for status, number in trend.counts().items()}
+    said = f"{words[trend.exit_status()]}, of what is judged: {counted(judged)}"
+    return f"{said}; for information, judging nothing: {counted(information)}{unread}"
 
 
 def method(trend: Trend) -> str:

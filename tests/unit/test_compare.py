@@ -293,10 +293,31 @@ def test_one_case_id_with_two_definitions_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stamp", ["emulated", "oversubscribed"])
 def test_stamped_figures_are_shown_and_judge_nothing(stamp: str, tmp_path: Path) -> None:
-    found = compared(campaign(seed=1), campaign(1.5, seed=2, **{stamp: True}), tmp_path, metric=TIME)
+    a, b = campaign(seed=1, **{stamp: True}), campaign(1.5, seed=2, **{stamp: True})
+    found = compared(a, b, tmp_path, metric=TIME)
     (line,) = found.lines()
     assert (line.status, line.verdict, found.exit_status(), found.series) == ("worse", None, 3, 0)
     assert words.headline(found).startswith("for information (")
+
+
+def test_real_figures_are_not_compared_with_emulated_ones_unless_told_so(tmp_path: Path) -> None:
+    a, b = campaign(seed=1), campaign(1.5, seed=2, emulated=True)
+    found = compared(a, b, tmp_path)
+    why = "hardware differs: real in A, emulated in B (--despite hardware compares all the same)"
+    assert (told(found), found.exit_status()) == ([("refused", "halo/n2", why)], 3)
+    told_so = compared(a, b, tmp_path, despite=frozenset({"hardware"}))
+    said = "compared although hardware differs: real in A, emulated in B"
+    assert [(x.status, x.verdict is None, x.why) for x in told_so.lines()] == [
+        ("worse", True, said),
+        ("within noise", False, said),
+    ]
+
+
+def test_the_headline_says_what_judges_nothing(tmp_path: Path) -> None:
+    found = compared(campaign(seed=1, emulated=True), campaign(1.5, seed=2, emulated=True), tmp_path)
+    assert words.headline(found) == (
+        "nothing is worse of what is judged: 1 within noise; for information (emulated), judging nothing: 1 worse"
+    )
 
 
 def test_an_answer_is_judged_where_performance_is_not(tmp_path: Path) -> None:

@@ -79,7 +79,11 @@ def test_an_emulated_baseline_is_invalid_and_an_emulated_run_for_information(
     emulated = str(campaign(seed=1, emulated=True).write(tmp_path / "emulated.h5"))
     assert judged(campaign(seed=2, gates=[gate(baseline=emulated)]), tmp_path)[0] is Verdict.INVALID
     found, said = judged(campaign(1.5, seed=2, gates=[gate(baseline=base)], emulated=True), tmp_path)
-    assert (found, said.endswith("worse (emulated: for information)")) == (Verdict.PASS, True)
+    assert (found, "hardware differs: real in A, emulated in B" in said) == (Verdict.INVALID, True)
+    told_so = campaign(1.5, seed=2, gates=[gate(baseline=base, despite=["hardware"])], emulated=True)
+    for made in (told_so, campaign(1.5, seed=2, gates=[gate(baseline=emulated)], emulated=True)):
+        found, said = judged(made, tmp_path)
+        assert (found, "(emulated: for information)" in said) == (Verdict.PASS, True)
 
 
 @pytest.mark.parametrize("damage", ["absent", "foreign"])

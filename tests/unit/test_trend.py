@@ -14,6 +14,7 @@ import pytest
 
 from analysis.compare import Asked
 from analysis.trend import Trend, of_folder
+from analysis.trend_words import headline
 from harness.cli import main
 from tests.unit import junit_schema
 from tests.unit import results_factory as factory
@@ -73,6 +74,13 @@ def test_emulated_runs_are_for_information(tmp_path: Path) -> None:
     found = of_folder(folder(tmp_path, [1.0] * 8 + [1.5], emulated=True), Asked(metric=TIME))
     assert ([x.verdict for x in found.lines], found.exit_status()) == ([None], 3)
     assert told(found)[0][0] == "worse"
+
+
+def test_the_headline_says_what_judges_nothing(tmp_path: Path) -> None:
+    found = of_folder(folder(tmp_path, [1.0] * 8 + [1.5], emulated=True), Asked())
+    assert headline(found) == (
+        "the last run is not worse, of what is judged: 1 within noise; for information, judging nothing: 1 worse"
+    )
 
 
 def test_what_ended_is_new_or_failed_is_told(tmp_path: Path) -> None:
