@@ -5,6 +5,7 @@ The worst comes first, and what is shortened says what it left out; the JSON lea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -97,14 +98,30 @@ def words(found: Comparison) -> str:
 
 
 def escape(value: object, limit: int = 200) -> str:
-    """Text that Markdown and the HTML in it take for text."""
-    words = text.one_line(value, limit)
-    for sign in "\\`*_{}[]()#+-!|<>&~":
-        if sign in "<>&":
-            words = words.replace(sign, {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[sign])
-        elif sign in "\\`*_[]|~":
-            words = words.replace(sign, f"\\{sign}")
-    return words
+    """Text that Markdown and the HTML in it take for text, and that mentions nobody and refers to nothing.
+
+    Each sign is replaced once, by itself. Names and numbers of issues are looked for in what was rendered, where an
+    escaped sign is the sign again: only something between (a space of no width, as Renovate writes it) parts them.
+    """
+    return _SPECIAL.sub(_literal, text.one_line(value, limit))
+
+
+_SPECIAL = re.compile(
+    r"""(?P<html>[<>&])
+    | (?P<mark>^[-+](?!\d) | [\\`*_\[\]|~] | \#(?!\d))
+    | (?P<reference>@ | [\#!](?=\d) | GH(?=-\d) | :(?=//) | www(?=\.))""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_NO_WIDTH = "&#8203;"
+
+
+def _literal(found: re.Match[str]) -> str:
+    sign = found[0]
+    if found["html"]:
+        return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[sign]
+    if found["mark"]:
+        return f"\\{sign}"
+    return f"\\#{_NO_WIDTH}" if sign == "#" else f"{sign}{_NO_WIDTH}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

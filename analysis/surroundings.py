@@ -1,9 +1,9 @@
 """What a measurement depends on besides what was asked: machines and software. Where two differ, in words.
 
 Hardware: processors, memory, GPUs and kind of machine of the nodes that a case ran on, and what its file is stamped
-(emulated, more ranks than cores): figures of a real machine are not compared with those of another kind. Software: kernel, GPU driver
-and the versions of what its ranks ran on. What nobody recorded cannot be called equal. Other circumstances (other
-nodes, site, Slurm, a newer harness) are told and stop nothing.
+(emulated, more ranks than cores), since that decides what figures mean, whatever the nodes say of themselves. Software:
+kernel, GPU driver and the versions of what its ranks ran on. What nobody recorded cannot be called equal. Other
+circumstances (other nodes, site, Slurm, a newer harness) are told and stop nothing.
 """
 
 from __future__ import annotations

@@ -411,6 +411,28 @@ def test_a_bad_file_is_told(damage: str, tmp_path: Path, capsys: pytest.CaptureF
     assert str(b) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "given, written",
+    [
+        ("<img src=x>&lt;", "&lt;img src=x&gt;&amp;lt;"),
+        ("@everyone a@b.org", "@&#8203;everyone a@&#8203;b.org"),
+        (
+            "#12 o/r#3 gh-4 !5 # head",
+            "\\#&#8203;12 o/r\\#&#8203;3 gh&#8203;-4 !&#8203;5 \\# head",
+        ),
+        (
+            "https://github.com/o/r/issues/1 www.x.org",
+            "https:&#8203;//github.com/o/r/issues/1 www&#8203;.x.org",
+        ),
+        ("a|b `c` [x](y) _z_ \\|", "a\\|b \\`c\\` \\[x\\](y) \\_z\\_ \\\\\\|"),
+        ("- item", "\\- item"),
+        ("+12.1 % (−1 to +2)", "+12.1 % (−1 to +2)"),
+    ],
+)
+def test_markdown_escapes_each_sign_once_and_mentions_nobody(given: str, written: str) -> None:
+    assert words.escape(given) == written
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     a, b = hostile(), hostile()
     found = compared(a, b, tmp_path)
