@@ -12,10 +12,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from analysis import accepted as levels
 from analysis import gates, history, matching, repeats, surroundings, text, trend
 from analysis.difference import (
     MINIMUM_REPEATS,
@@ -93,6 +94,14 @@ class _Asked:
     @property
     def smallest(self) -> Smallest:
         return Smallest.parse(str(self.gate.get("smallest") or "5%"))
+
+
+class _Earlier(NamedTuple):
+    """The figure of an earlier run."""
+
+    when: int  # ns since the epoch
+    value: float
+    run_id: str
 
 
 def figures(results: CampaignResults, cases: Sequence[Row], gate: Mapping[str, Any]) -> Floats:
@@ -220,7 +229,7 @@ class References:
 
     def _history(self, folder: str, group: Sequence[_Asked]) -> None:
         paths = trend.find(folder) if Path(folder).is_dir() else []
-        found: dict[int, list[tuple[int, float]]] = {id(a): [] for a in group}
+        found: dict[int, list[_Earlier]] = {id(a): [] for a in group}
         for path in paths:
             try:
                 with load(path) as earlier:
@@ -229,7 +238,7 @@ class References:
                 for asked in group:
                     asked.notes.append(text.one_line(f"left out: {error}", 200))
         for asked in group:
-            before = [value for _, value in sorted(found[id(asked)])]
+            earlier = sorted(found[id(asked)])
             now = float(np.median(asked.now))
             if not Path(folder).is_dir():
                 why = f"its history {folder} is not here; `harness judge --history FOLDER` names another"
@@ -237,11 +246,20 @@ class References:
             elif not np.isfinite(now):
                 self._attempt(asked, _refuse, "its figure is not a finite number")
             else:
-                asked.judged = history.measure([*before, now], asked.smallest)
+                asked.judged = self._measured(asked, earlier, now, levels.read(folder))
                 asked.tested = asked.judged.tested
 
+    def _measured(
+        self, asked: _Asked, earlier: Sequence[_Earlier], now: float, accepted: frozenset[str]
+    ) -> Judged:
+        ids = [*(run.run_id for run in earlier), self._results.text("run_id")]
+        names = [*(text.instant(run.when) for run in earlier), "this run"]
+        figures, direction = [*(run.value for run in earlier), now], asked.facts.get("direction", "")
+        last = levels.last_of(ids, accepted)
+        return history.measure(figures, asked.smallest, direction, accepted=last, names=names)
+
     def _earlier(
-        self, earlier: CampaignResults, group: Sequence[_Asked], found: dict[int, list[tuple[int, float]]]
+        self, earlier: CampaignResults, group: Sequence[_Asked], found: dict[int, list[_Earlier]]
     ) -> None:
         """Add the figures of one earlier run, where it is earlier and comparable."""
         when, now = trend.wall_ns(earlier), trend.wall_ns(self._results)
@@ -266,7 +284,7 @@ class References:
             del asked.notes[notes:]
             values = figures(earlier, held.usable, asked.gate)
             if len(values) and np.all(np.isfinite(values)):
-                found[id(asked)].append((when, float(np.median(values))))
+                found[id(asked)].append(_Earlier(when, float(np.median(values)), earlier.text("run_id")))
 
     # --- the verdicts
 
@@ -286,7 +304,7 @@ class References:
         unit, direction = asked.facts.get("unit", ""), asked.facts.get("direction", "")
         now = text.quantity(float(np.median(asked.now)), unit)
         if asked.judged is not None:
-            e = history.expected(asked.judged, direction, p)
+            e = history.expected(asked.judged, p)
             change, said, why = e.verdict, e.said(unit), e.why
             against = f"the history of {text.count(e.runs, 'run')}, {text.quantity(e.level, unit)}"
         else:

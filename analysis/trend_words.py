@@ -76,6 +76,22 @@ def changes(trend: Trend) -> list[str]:
     return found
 
 
+def to_accept(trend: Trend) -> list[str]:
+    """How each lasting change for the worse is accepted, in words."""
+    found: dict[str, list[str]] = {}
+    for line in trend.lines:
+        used = [run for run, fit in zip(line.runs, line.used, strict=True) if fit]
+        if line.expected is not None and line.expected.lasts and line.expected.until < len(used) - 1:
+            run_id = trend.runs[used[line.expected.until]].run_id
+            found.setdefault(run_id, []).append(f"{line.label} {line.name}")
+    return [
+        text.one_line(
+            f"to accept the level of {', '.join(names)}: harness trend {trend.folder} --accept {run_id}"
+        )
+        for run_id, names in found.items()
+    ]
+
+
 def words(trend: Trend) -> str:
     """For the terminal."""
     lines = [f"{text.one_line(trend.folder, 300)}: {text.count(len(trend.runs), 'run')}", headline(trend), ""]
@@ -85,7 +101,13 @@ def words(trend: Trend) -> str:
         lines.append(text.columns(_HEADER, rows, left=(0, 1, 2, 7), limit=240))
     if len(trend.lines) > SHOWN:
         lines.append(f"... and {len(trend.lines) - SHOWN} more; --json has all")
-    lines += ["", *changes(trend), method(trend), *(f"note: {note}" for note in trend.notes)]
+    lines += [
+        "",
+        *changes(trend),
+        *to_accept(trend),
+        method(trend),
+        *(f"note: {note}" for note in trend.notes),
+    ]
     return "\n".join(lines)
 
 
@@ -96,7 +118,7 @@ def markdown(trend: Trend) -> str:
         parts.append(table(_HEADER, [cells(line) for line in trend.lines[:SHOWN]]))
     if len(trend.lines) > SHOWN:
         parts.append(f"{len(trend.lines) - SHOWN} more in the JSON.")
-    notes = [*changes(trend), method(trend), *trend.notes]
+    notes = [*changes(trend), *to_accept(trend), method(trend), *trend.notes]
     parts.append("\n".join(f"- {escape(note, 400)}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
@@ -184,7 +206,7 @@ def page(trend: Trend) -> str:
     sections = [
         Section("Series", header=_HEADER, rows=rows),
         Section("Over time", caption, drawn, notes=[f"{more} more series are not drawn"] if more else []),
-        Section("Changes of level", notes=changes(trend) or ["none"]),
+        Section("Changes of level", notes=[*changes(trend), *to_accept(trend)] or ["none"]),
         Section("Notes", notes=trend.notes or ["every results.h5 below the folder was read"]),
     ]
     count = text.count(len(trend.runs), "run")

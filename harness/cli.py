@@ -296,11 +296,18 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         verbs,
         "trend",
         "show every run below a folder over time, and judge the last against those before it",
-        "A run's figure is the median of its repeats. Exit code 0: the last run is not worse; 1: it is; 2: bad input; "
+        "A run's figure is the median of its repeats. A change for the worse stays one until it is accepted, "
+        "however long it lasts. Exit code 0: the last run is not worse; 1: it is; 2: bad input; "
         "3: not everything could be told.",
     )
     trend.add_argument(
         "folder", metavar="FOLDER", help="folder with run folders, or results.h5 files, below it"
+    )
+    trend.add_argument(
+        "--accept",
+        metavar="RUN",
+        help="run id or run folder: its level is the one to compare with from now on, although it is worse than the "
+        "one before; kept in FOLDER/accepted.txt, which gates against that folder read too",
     )
     _despite_argument(trend)
     _judging_arguments(trend)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.model.fields import did_you_mean
 from harness.verbs import UsageError
 from harness.verbs.after import results_of
 
@@ -65,6 +68,33 @@ def compare(options: argparse.Namespace) -> int:
     return found.exit_status()
 
 
+def _accept(folder: Path, given: str) -> None:
+    """Write down that the level of a run, by its id or its folder, is accepted."""
+    from analysis import accepted
+    from analysis.text import one_line
+    from analysis.trend import runs_below
+
+    runs = runs_below(folder)[0]
+    path = Path(given).resolve()
+    found = [
+        r
+        for r in runs
+        if given == r.run_id or path in (Path(r.path).resolve(), Path(r.path).resolve().parent)
+    ]
+    ids = list(dict.fromkeys(r.run_id for r in runs))
+    if not found:
+        near = did_you_mean(given, ids, f"there are {', '.join(ids[-5:]) or 'none'}")
+        raise UsageError(f"--accept {given}: no run of that id or folder below {folder}; {one_line(near)}")
+    run_id = found[0].run_id
+    if run_id == "unknown" or run_id.split() != [run_id] or run_id.startswith("#"):
+        raise UsageError(f"--accept {given}: the run has no id in one word, which {accepted.NAME} needs")
+    try:
+        written = accepted.add(folder, run_id, f"accepted on {time.strftime('%Y-%m-%d')}")
+    except OSError as error:
+        raise UsageError(f"--accept {given}: {error}") from None
+    print(f"the level of run {run_id} is accepted, see {written}", file=sys.stderr)
+
+
 def trend(options: argparse.Namespace) -> int:
     """Every run below a folder, and the last against those before it."""
     from analysis import trend_words as said
@@ -73,6 +103,8 @@ def trend(options: argparse.Namespace) -> int:
     folder = Path(options.folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; name one with run folders or results.h5 files below it")
+    if options.accept:
+        _accept(folder, options.accept)
     found = of_folder(folder, _asked(options))
     if not found.runs:
         left_out = "".join(f"; {note}" for note in found.notes)

@@ -129,6 +129,20 @@ def test_a_gate_against_the_history_of_a_folder(factor: float, verdict: Verdict,
     assert (found, "(n=1) against the history of 8 runs" in said) == (verdict, True)
 
 
+def test_a_lasting_regression_fails_a_gate_until_it_is_accepted(tmp_path: Path) -> None:
+    folder = past(tmp_path, 9)
+    for day in range(9, 16):
+        path = tmp_path / "past" / f"r{day}" / "results.h5"
+        path.parent.mkdir()
+        campaign(1.25, repeats=2, seed=5, day=day).write(path)
+    now = campaign(1.25, seed=5, day=20, gates=[gate(history=folder)])
+    found, said = judged(now, tmp_path)
+    assert (found, "against the history of 9 runs" in said) == (Verdict.FAIL, True)
+    assert "worse than the level before 2025-" in said and "8 runs since then" in said
+    (tmp_path / "past" / "accepted.txt").write_text("# levels\nrun-5-9 by me\n")
+    assert judged(now, tmp_path)[0] is Verdict.WITHIN_NOISE
+
+
 def test_a_short_history_and_none_are_unknown(tmp_path: Path) -> None:
     folder = past(tmp_path, 3)
     found, said = judged(campaign(repeats=1, seed=5, day=30, gates=[gate(history=folder)]), tmp_path)
