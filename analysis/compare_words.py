@@ -22,6 +22,12 @@ QUIET = (Change.BETTER.value, Change.NOT_WORSE.value, Change.WITHIN_NOISE.value,
 SHOWN, SHOWN_QUIET = 60, 20  # of each status, on a terminal
 IN_REQUEST = 12  # of each status, in a pull request
 
+HEADER = ("series", "metric", "A, median", "B, median", "estimated shift (95 %)", "why")
+SHIFT = (
+    "the shift is Hodges and Lehmann's estimate (the median of the ratios, or differences, of each repeat of B to each of "
+    "A), not that of the two medians; below 6 repeats it is that, without an interval"
+)
+
 # Verdicts of a whole comparison in a few words, by exit code.
 HEADLINES = {0: "nothing is worse", 1: "something is worse", 3: "not everything could be told"}
 
@@ -62,7 +68,7 @@ def method(found: Comparison) -> str:
     """What the verdicts rest on."""
     words = f"smallest effect that matters: {found.asked.smallest.words()} "
     words += "of the baseline" if found.asked.smallest.relative else "(in each metric's unit)"
-    words += "; changes by rank test, 95 % intervals"
+    words += f"; {SHIFT}; its 95 % interval by rank test"
     if found.series > 1:
         words += f"; p-values of {found.series} series corrected (Benjamini-Hochberg, 5 %)"
     return words
@@ -84,7 +90,7 @@ def words(found: Comparison) -> str:
             why = line.why + _information(line, found.stamp)
             rows.append((status.upper(), line.label, line.name, *figures(line), why))
     if rows:
-        header = ("status", "series", "metric", "A", "B", "change (95 %)", "why")
+        header = ("status", *HEADER)
         lines.append(text.columns(header, rows, left=(0, 1, 2, 6), limit=240))
     if hidden:
         lines.append(f"... and {text.count(hidden, 'line')} more; --json has all")
@@ -141,7 +147,7 @@ def _request_rows(found: Comparison, statuses: Iterable[str]) -> list[tuple[str,
 
 def markdown(found: Comparison) -> str:
     """For a pull request: short, worst first, what is quiet folded away."""
-    header = ("", "series", "metric", "A", "B", "change (95 %)", "why")
+    header = ("", *HEADER)
     loud = _request_rows(found, [s for s in ORDER if s not in QUIET])
     quiet = _request_rows(found, QUIET)
     parts = [f"### Performance: {escape(headline(found), 400)}"]

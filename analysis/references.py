@@ -196,7 +196,10 @@ class References:
     def _against(self, asked: _Asked, base: CampaignResults, pair: Pair) -> None:
         if pair.a is None or not pair.a.usable:
             raise _Unfit(Verdict.UNKNOWN, "the baseline has no figure of this setting")
-        self._fit(asked, base, pair.a.usable[0], pair.differences)
+        said = {
+            k: surroundings.sides(w, "in the baseline", "in this run") for k, w in pair.differences.items()
+        }
+        self._fit(asked, base, pair.a.usable[0], said)
         asked.before = figures(base, pair.a.usable, asked.gate)
 
     def _fit(self, asked: _Asked, other: CampaignResults, case: Row, differences: Mapping[str, str]) -> None:
@@ -277,7 +280,9 @@ class References:
             one, two = sides
             notes = len(asked.notes)
             try:
-                self._fit(asked, earlier, held.usable[0], surroundings.differences(one, two))
+                differences = surroundings.differences(one, two)
+                said = {k: surroundings.sides(w, "then", "now") for k, w in differences.items()}
+                self._fit(asked, earlier, held.usable[0], said)
             except _Unfit as unfit:
                 asked.notes.append(f"run {text.one_line(earlier.text('run_id'), 40)} left out: {unfit}")
                 continue
@@ -312,7 +317,7 @@ class References:
             if asked.tested is not None and p is not None:
                 code = conclude(asked.tested, np.array([p]), direction)[0]
                 d = difference(asked.before, asked.now, asked.tested, 0, p, change_of(int(code)), number)
-            change, said, why = d.verdict, d.said(unit), d.why
+            change, said, why = d.verdict, f"estimated shift {d.said(unit)}", d.why
             against = f"the baseline's {text.quantity(d.median_a, unit)} (n={d.n_a})"
         words = f"gate {gates.words(asked.gate)}: {now} (n={len(asked.now)}) against {against}: {said}"
         words += f", smallest effect {asked.smallest.words(unit)}: {change.value}"

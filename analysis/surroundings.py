@@ -9,6 +9,7 @@ circumstances (other nodes, site, Slurm, a newer harness) are told and stop noth
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,8 +128,8 @@ def _named(a: Sequence[Facts], b: Sequence[Facts]) -> str:
 def _difference(what: str, a: Sequence[Facts], b: Sequence[Facts]) -> str:
     """How two sets of kinds differ, in words; empty where they do not."""
     if not a or not b:
-        sides = " and ".join(n for n, kinds in (("A", a), ("B", b)) if not kinds)
-        return f"{what} not recorded in {sides}"
+        sides = " and ".join(f"in {n}" for n, kinds in (("A", a), ("B", b)) if not kinds)
+        return f"{what} not recorded {sides}"
     there = all(any(_alike(x, y) for y in b) for x in a) and all(any(_alike(x, y) for x in a) for y in b)
     return "" if there else f"{what} differs: {_named(a, b)}"
 
@@ -148,6 +149,11 @@ def differences(a: Surroundings, b: Surroundings) -> dict[str, str]:
         SOFTWARE: _difference(SOFTWARE, a.software, b.software),
     }
     return {kind: words for kind, words in found.items() if words}
+
+
+def sides(words: str, a: str, b: str) -> str:
+    """A difference in words with what A and B are: ``cpus 2 in the baseline, 64 in this run``."""
+    return re.sub(r"\bin ([AB])\b", lambda found: a if found[1] == "A" else b, words)
 
 
 def circumstances(a: CampaignResults, b: CampaignResults) -> list[str]:

@@ -267,12 +267,12 @@ def _other(now: Of, then: Of, despite: frozenset[str]) -> str:
     """Why an earlier run is no part of the history, or empty."""
     overlooked, never = matching.definition(then.block, now.block)
     if never:
-        return f"its {never}".replace("in A", "then").replace("in B", "now")
+        return surroundings.sides(f"its {never}", "then", "now")
     if overlooked and surroundings.DEFINITION not in despite:
         return "its definition differs"
     for kind, words in surroundings.differences(then.around, now.around).items():
         if kind not in despite:
-            return words.replace("in A", "then").replace("in B", "now")
+            return surroundings.sides(words, "then", "now")
     return ""
 
 

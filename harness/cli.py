@@ -94,7 +94,7 @@ def _judging_arguments(parser: argparse.ArgumentParser) -> None:
         help="smallest change that matters: 5%% of the baseline, or a number in the metric's own unit "
         "[default: 5%%]",
     )
-    parser.add_argument("--metric", default="", help="only this one")
+    parser.add_argument("--metric", default="", metavar="NAME", help="only this one, such as step_time_ns")
     _json_argument(parser)
     parser.add_argument("--junit", metavar="FILE", help="write JUnit XML")
     parser.add_argument("--markdown", metavar="FILE", help="write Markdown, for a pull request")
@@ -283,8 +283,10 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         verbs,
         "compare",
         "say of each metric of two runs whether it is worse, better, or the same within noise",
-        "A is the baseline. Series of other hardware, software or definition are refused, unless told otherwise. Exit "
-        "code 0: nothing is worse; 1: something is; 2: bad input; 3: not everything could be told.",
+        "A is the baseline. The shift that is shown is Hodges and Lehmann's estimate, the median of the ratios of each "
+        "repeat of B to each of A, and not the ratio of the two medians. Series of other hardware, software or "
+        "definition are refused, unless told otherwise. Exit code 0: nothing is worse; 1: something is; 2: bad input; "
+        "3: not everything could be told.",
     )
     compare.add_argument("a", metavar="A", help="run folder or results.h5: the baseline")
     compare.add_argument("b", metavar="B", help="run folder or results.h5")

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.model.fields import did_you_mean
 from harness.verbs import UsageError
 from harness.verbs.after import results_of
 
@@ -52,6 +51,7 @@ def compare(options: argparse.Namespace) -> int:
     import analysis
     from analysis import compare_words as said
     from analysis.compare import compare as compare_files
+    from analysis.compare import unknown_metric
 
     def page() -> str:
         from analysis.compare_page import page as of  # draws, so only when asked
@@ -59,6 +59,8 @@ def compare(options: argparse.Namespace) -> int:
         return of(found)
 
     with analysis.load(results_of(options.a)) as a, analysis.load(results_of(options.b)) as b:
+        if options.metric and (why := unknown_metric(options.metric, (a, b))):
+            raise UsageError(f"--metric {why}")
         found = compare_files(a, b, _asked(options))
     _write(
         options,
@@ -71,7 +73,7 @@ def compare(options: argparse.Namespace) -> int:
 def _accept(folder: Path, given: str) -> None:
     """Write down that the level of a run, by its id or its folder, is accepted."""
     from analysis import accepted
-    from analysis.text import one_line
+    from analysis.near import near
     from analysis.trend import runs_below
 
     runs = runs_below(folder)[0]
@@ -81,10 +83,9 @@ def _accept(folder: Path, given: str) -> None:
         for r in runs
         if given == r.run_id or path in (Path(r.path).resolve(), Path(r.path).resolve().parent)
     ]
-    ids = list(dict.fromkeys(r.run_id for r in runs))
     if not found:
-        near = did_you_mean(given, ids, f"there are {', '.join(ids[-5:]) or 'none'}")
-        raise UsageError(f"--accept {given}: no run of that id or folder below {folder}; {one_line(near)}")
+        others = near(given, (r.run_id for r in reversed(runs)))
+        raise UsageError(f"--accept {given}: no run of that id or folder below {folder}; {others}")
     run_id = found[0].run_id
     if run_id == "unknown" or run_id.split() != [run_id] or run_id.startswith("#"):
         raise UsageError(f"--accept {given}: the run has no id in one word, which {accepted.NAME} needs")
@@ -97,7 +98,9 @@ def _accept(folder: Path, given: str) -> None:
 
 def trend(options: argparse.Namespace) -> int:
     """Every run below a folder, and the last against those before it."""
+    import analysis
     from analysis import trend_words as said
+    from analysis.compare import unknown_metric
     from analysis.trend import of_folder
 
     folder = Path(options.folder)
@@ -109,6 +112,10 @@ def trend(options: argparse.Namespace) -> int:
     if not found.runs:
         left_out = "".join(f"; {note}" for note in found.notes)
         raise UsageError(f"{folder}: no results.h5 below it that can be read{left_out}")
+    if options.metric and not found.lines:
+        with analysis.load(found.runs[-1].path) as last:
+            if why := unknown_metric(options.metric, [last]):
+                raise UsageError(f"--metric {why}")
     _write(
         options,
         {

@@ -395,6 +395,42 @@ def test_wrong_options_are_told(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["compare", "trend"])
+@pytest.mark.parametrize(
+    "metric, why",
+    [
+        ("step_time", 'no such metric; did you mean "step_time_ns"?; metrics: residual, step_time_ns'),
+        (
+            "cell_updates",
+            "of it neither higher nor lower is better; metrics: residual, step_time_ns",
+        ),
+    ],
+)
+def test_a_metric_that_is_not_there_is_told_with_those_that_are(
+    metric: str, why: str, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = files(tmp_path)
+    Path(a).rename(tmp_path / "results.h5")
+    given = [str(tmp_path)] if verb == "trend" else [str(tmp_path), b]
+    assert main([verb, *given, "--metric", metric]) == 2
+    assert f"--metric {metric}: {why}" in capsys.readouterr().err
+
+
+def test_the_shift_is_said_to_be_an_estimate_and_no_ratio_of_medians(tmp_path: Path) -> None:
+    found = compared(campaign(seed=1), campaign(1.12, seed=2), tmp_path)
+    for shown in (words.words(found), words.markdown(found)):
+        assert "estimated shift (95 %)" in shown
+        assert shown.count("Hodges and Lehmann's estimate") == 1
+
+
+def test_times_that_are_equal_to_the_last_digit_are_named(tmp_path: Path) -> None:
+    found = compared(campaign(seed=1), campaign(seed=2, noise=0.0), tmp_path)
+    assert [(x.metric, x.why) for x in found.lines()] == [
+        ("residual", ""),
+        (TIME, "all 8 of B are the same to the last digit, as no independent repeats are"),
+    ]
+
+
 @pytest.mark.parametrize("damage", ["absent", "truncated", "foreign", "newer"])
 def test_a_bad_file_is_told(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = (Path(p) for p in files(tmp_path))

@@ -64,7 +64,10 @@ def test_too_few_repeats_and_a_wide_interval_are_unknown(base: str, tmp_path: Pa
 def test_other_hardware_is_invalid_unless_the_gate_says_so(base: str, tmp_path: Path) -> None:
     other = {"seed": 2, "facts": {"cpus": 64}}
     found, said = judged(campaign(gates=[gate(baseline=base)], **other), tmp_path)
-    assert (found, "hardware differs: cpus 2 in A, 64 in B" in said) == (Verdict.INVALID, True)
+    assert (found, "hardware differs: cpus 2 in the baseline, 64 in this run" in said) == (
+        Verdict.INVALID,
+        True,
+    )
     told = judged(campaign(gates=[gate(baseline=base, despite=["hardware"])], **other), tmp_path)
     assert told[0] is Verdict.WITHIN_NOISE
     on_the_way = judged(
@@ -79,7 +82,10 @@ def test_an_emulated_baseline_is_invalid_and_an_emulated_run_for_information(
     emulated = str(campaign(seed=1, emulated=True).write(tmp_path / "emulated.h5"))
     assert judged(campaign(seed=2, gates=[gate(baseline=emulated)]), tmp_path)[0] is Verdict.INVALID
     found, said = judged(campaign(1.5, seed=2, gates=[gate(baseline=base)], emulated=True), tmp_path)
-    assert (found, "hardware differs: real in A, emulated in B" in said) == (Verdict.INVALID, True)
+    assert (found, "hardware differs: real in the baseline, emulated in this run" in said) == (
+        Verdict.INVALID,
+        True,
+    )
     told_so = campaign(1.5, seed=2, gates=[gate(baseline=base, despite=["hardware"])], emulated=True)
     for made in (told_so, campaign(1.5, seed=2, gates=[gate(baseline=emulated)], emulated=True)):
         found, said = judged(made, tmp_path)
