@@ -33,7 +33,7 @@ from analysis.difference import (
 )
 from analysis.difference import compare as compare_two
 from analysis.matching import Pair
-from analysis.near import near
+from analysis.near import meant
 from analysis.repeats import Block, Repeats
 from analysis.results import CampaignResults, samples_of
 from analysis.series import Floats
@@ -459,7 +459,8 @@ def unknown_metric(asked: str, files: Iterable[CampaignResults]) -> str:
     metrics = f"metrics: {', '.join(sorted(known)) or 'none'}"
     if asked in others:
         return text.one_line(f"{asked}: of it neither higher nor lower is better; {metrics}", 600)
-    return text.one_line(f"{asked}: no such metric; {near(asked, sorted(known))}; {metrics}", 600)
+    words = (f"{asked}: no such metric", meant(asked, sorted(known)), metrics)
+    return text.one_line("; ".join(w for w in words if w), 600)
 
 
 def compare(a: CampaignResults, b: CampaignResults, asked: Asked = Asked()) -> Comparison:

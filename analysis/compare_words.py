@@ -24,8 +24,8 @@ IN_REQUEST = 12  # of each status, in a pull request
 
 HEADER = ("series", "metric", "A, median", "B, median", "estimated shift (95 %)", "why")
 SHIFT = (
-    "the shift is Hodges and Lehmann's estimate (the median of the ratios, or differences, of each repeat of B to each of "
-    "A), not that of the two medians; below 6 repeats it is that, without an interval"
+    "the shift is Hodges and Lehmann's estimate (the median of the ratios, or differences, of each repeat of B to each "
+    "of A) and not that of the two medians, which is shown where an interval cannot be, below 6 repeats"
 )
 
 # Verdicts of a whole comparison in a few words, by exit code.
