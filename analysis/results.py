@@ -248,8 +248,8 @@ class CampaignResults:
         Args:
             columns: those to read beside the keys case, attempt, rank and node; all when None.
             where: which rows. ``case``: a case_id, a label, or a list of them. ``attempt``: its index inside the
-                case, or a list. Any other column (``rank``, ``step``, ``message_bytes`` ...): a value, a list of values, or a
-                ``range``. Of ``case`` only that slice of the file is read.
+                case, or a list. Any other column (``rank``, ``step``, ``message_bytes`` ...): a value, a list of
+                values, or a ``range``. Of ``case`` only that slice of the file is read.
 
         Raises:
             StoreError: there is no such table, column or case, it is damaged, or ``where`` has a value of a wrong type.
