@@ -241,7 +241,7 @@ class References:
                 for asked in group:
                     asked.notes.append(text.one_line(f"left out: {error}", 200))
         for asked in group:
-            earlier = sorted(found[id(asked)])
+            before = sorted(found[id(asked)])
             now = float(np.median(asked.now))
             if not Path(folder).is_dir():
                 why = f"its history {folder} is not here; `harness judge --history FOLDER` names another"
@@ -249,7 +249,7 @@ class References:
             elif not np.isfinite(now):
                 self._attempt(asked, _refuse, "its figure is not a finite number")
             else:
-                asked.judged = self._measured(asked, earlier, now, levels.read(folder))
+                asked.judged = self._measured(asked, before, now, levels.read(folder))
                 asked.tested = asked.judged.tested
 
     def _measured(

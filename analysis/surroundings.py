@@ -92,8 +92,8 @@ def of_cases(results: CampaignResults, cases: Iterable[Row]) -> Surroundings:
     recorded = [_facts_of(facts) for facts in distinct]
     hardware = {h for f in recorded if (h := _hardware(f))}
     software = {s for f in recorded if (s := _software(f))}
-    kinds = (tuple(sorted(held, key=str)) for held in (hardware, software))
-    return Surroundings(frozenset(hosts), *kinds, results.stamp)
+    machines, versions = tuple(sorted(hardware, key=str)), tuple(sorted(software, key=str))
+    return Surroundings(frozenset(hosts), machines, versions, results.stamp)
 
 
 def _alike(one: Facts, two: Facts) -> bool:
