@@ -83,7 +83,8 @@ def partition(values: Floats, penalty: float | None = None) -> list[int]:
     return found[::-1]
 
 
-def _matters(before: float, after: float, smallest: Smallest) -> bool:
+def matters(before: float, after: float, smallest: Smallest) -> bool:
+    """Whether two levels differ by the smallest effect that matters, or more."""
     least = smallest.value * abs(before) if smallest.relative else smallest.value
     return abs(after - before) >= least and after != before
 
@@ -101,7 +102,7 @@ def find(values: Sequence[float] | Floats, smallest: Smallest) -> tuple[ChangePo
     while True:
         ends = [0, *found, len(seen)]
         levels = [float(np.median(seen[a:b])) if b > a else 0.0 for a, b in pairwise(ends)]
-        small = [i for i in range(len(found)) if not _matters(levels[i], levels[i + 1], smallest)]
+        small = [i for i in range(len(found)) if not matters(levels[i], levels[i + 1], smallest)]
         if not small:
             break
         found.pop(small[0])

@@ -33,6 +33,7 @@ from analysis.difference import (
 )
 from analysis.difference import compare as compare_two
 from analysis.matching import Pair
+from analysis.near import meant
 from analysis.repeats import Block, Repeats
 from analysis.results import CampaignResults, samples_of
 from analysis.series import Floats
@@ -141,8 +142,8 @@ class Part:
         """One series in words."""
         status = ORDER[self.statuses[row]]
         found, why = self._difference(row), self.note
-        if found.why:
-            why = f"{found.why}; {why}" if why else found.why
+        constant = _constant(self.block.unit, self.a[row], self.b[row])
+        why = "; ".join(words for words in (found.why, constant, why) if words)
         verdict = VERDICTS[status] if self.judged else None
         return _line(status, verdict, self.pair, self.block, self.units[row], found, why)
 
@@ -186,6 +187,14 @@ class Comparison:
                 found[ORDER[code]] += int(number)
         return {status: found[status] for status in ORDER}
 
+    def for_information(self) -> dict[str, int]:
+        """How many lines judge nothing because of a stamp, by status, the worst first."""
+        found = Counter(line.status for line in self.said if line.verdict is None and line.status != NEW)
+        for part in (part for part in self.parts if not part.judged):
+            for code, number in zip(*np.unique(part.statuses, return_counts=True), strict=True):
+                found[ORDER[code]] += int(number)
+        return {status: found[status] for status in ORDER if found[status]}
+
     def verdicts(self) -> dict[Verdict, int]:
         """How many judged lines have each verdict."""
         found: Counter[Verdict] = Counter(line.verdict for line in self.said if line.verdict is not None)
@@ -212,6 +221,17 @@ class Comparison:
             yield from told
             rest = None if limit is None else limit - len(told)
             yield from (self.parts[number].line(row) for _, number, row in rows[:rest])
+
+
+def _constant(unit: str, a: Floats, b: Floats) -> str:
+    """That repeats of a figure of performance are equal, which no independent ones are, in words; else empty."""
+    if not is_performance(unit):  # an answer may well be the same each time
+        return ""
+    sides = [(name, values[np.isfinite(values)]) for name, values in (("A", a), ("B", b))]
+    same = [f"{len(v)} of {name}" for name, v in sides if len(v) > 1 and np.min(v) == np.max(v)]
+    if not same:
+        return ""
+    return f"all {' and all '.join(same)} are the same to the last digit, as no independent repeats are"
 
 
 def _harm(part: Part, row: int) -> float:
@@ -424,6 +444,23 @@ def judge_parts(parts: list[Part]) -> int:
         _test(part)
     _judge([part for part in parts if not part.judged])
     return _judge([part for part in parts if part.judged])
+
+
+def unknown_metric(asked: str, files: Iterable[CampaignResults]) -> str:
+    """Why nothing of these files can be compared in a metric, and which metrics there are; empty where it is there."""
+    known: set[str] = set()
+    others: set[str] = set()
+    for results in files:
+        for home in {workload for workload, _ in results.sample_tables}:
+            known |= {name for _, name, _ in repeats.metrics(results, home)}
+            others |= set(repeats.not_compared(results, home))
+    if asked in known:
+        return ""
+    metrics = f"metrics: {', '.join(sorted(known)) or 'none'}"
+    if asked in others:
+        return text.one_line(f"{asked}: of it neither higher nor lower is better; {metrics}", 600)
+    words = (f"{asked}: no such metric", meant(asked, sorted(known)), metrics)
+    return text.one_line("; ".join(w for w in words if w), 600)
 
 
 def compare(a: CampaignResults, b: CampaignResults, asked: Asked = Asked()) -> Comparison:

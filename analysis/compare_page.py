@@ -6,12 +6,12 @@ from markupsafe import Markup
 
 from analysis import change_figures
 from analysis.compare import ORDER, VERDICTS, Comparison
-from analysis.compare_words import QUIET, figures, headline, method
+from analysis.compare_words import HEADER, QUIET, figures, headline, method
 from analysis.judged_page import CSS, Figure, Section, TableRow, html, tiles
 
 SHOWN = 500  # lines of each status; the JSON has all
 
-_HEADER = ("status", "series", "metric", "A", "B", "change (95 %)", "why")
+_HEADER = ("status", *HEADER)
 
 
 def _table(found: Comparison, title: str, statuses: tuple[str, ...]) -> Section | None:

@@ -5,7 +5,8 @@ The worst comes first, and what is shortened says what it left out; the JSON lea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,18 +22,34 @@ QUIET = (Change.BETTER.value, Change.NOT_WORSE.value, Change.WITHIN_NOISE.value,
 SHOWN, SHOWN_QUIET = 60, 20  # of each status, on a terminal
 IN_REQUEST = 12  # of each status, in a pull request
 
+HEADER = ("series", "metric", "A, median", "B, median", "estimated shift (95 %)", "why")
+SHIFT = (
+    "the shift is Hodges and Lehmann's estimate (the median of the ratios, or differences, of each repeat of B to each "
+    "of A) and not that of the two medians, which is shown where an interval cannot be, below 6 repeats"
+)
+
 # Verdicts of a whole comparison in a few words, by exit code.
 HEADLINES = {0: "nothing is worse", 1: "something is worse", 3: "not everything could be told"}
 
 
 def headline(found: Comparison) -> str:
     """The comparison in one line."""
-    counts = ", ".join(f"{number} {status}" for status, number in found.counts().items() if number)
-    if not counts:
+    counts = found.counts()
+    if not any(counts.values()):
         return "nothing to compare: no series in either file"
     if found.stamp and not sum(found.verdicts().values()):
-        return f"for information ({found.stamp}): {counts}"
-    return f"{HEADLINES[found.exit_status()]}: {counts}"
+        return f"for information ({found.stamp}): {counted(counts)}"
+    information = found.for_information()
+    if not information:
+        return f"{HEADLINES[found.exit_status()]}: {counted(counts)}"
+    judged = {status: number - information.get(status, 0) for status, number in counts.items()}
+    words = f"{HEADLINES[found.exit_status()]} of what is judged: {counted(judged)}"
+    return f"{words}; for information ({found.stamp}), judging nothing: {counted(information)}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """How many lines have each status: ``1 worse, 2 within noise``."""
+    return ", ".join(f"{number} {status}" for status, number in counts.items() if number)
 
 
 def figures(line: Line) -> tuple[str, str, str]:
@@ -51,7 +68,7 @@ def method(found: Comparison) -> str:
     """What the verdicts rest on."""
     words = f"smallest effect that matters: {found.asked.smallest.words()} "
     words += "of the baseline" if found.asked.smallest.relative else "(in each metric's unit)"
-    words += "; changes by rank test, 95 % intervals"
+    words += f"; {SHIFT}; its 95 % interval by rank test"
     if found.series > 1:
         words += f"; p-values of {found.series} series corrected (Benjamini-Hochberg, 5 %)"
     return words
@@ -73,7 +90,7 @@ def words(found: Comparison) -> str:
             why = line.why + _information(line, found.stamp)
             rows.append((status.upper(), line.label, line.name, *figures(line), why))
     if rows:
-        header = ("status", "series", "metric", "A", "B", "change (95 %)", "why")
+        header = ("status", *HEADER)
         lines.append(text.columns(header, rows, left=(0, 1, 2, 6), limit=240))
     if hidden:
         lines.append(f"... and {text.count(hidden, 'line')} more; --json has all")
@@ -87,14 +104,30 @@ def words(found: Comparison) -> str:
 
 
 def escape(value: object, limit: int = 200) -> str:
-    """Text that Markdown and the HTML in it take for text."""
-    words = text.one_line(value, limit)
-    for sign in "\\`*_{}[]()#+-!|<>&~":
-        if sign in "<>&":
-            words = words.replace(sign, {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[sign])
-        elif sign in "\\`*_[]|~":
-            words = words.replace(sign, f"\\{sign}")
-    return words
+    """Text that Markdown and the HTML in it take for text, and that mentions nobody and refers to nothing.
+
+    Each sign is replaced once, by itself. Names and numbers of issues are looked for in what was rendered, where an
+    escaped sign is the sign again: only something between (a space of no width, as Renovate writes it) parts them.
+    """
+    return _SPECIAL.sub(_literal, text.one_line(value, limit))
+
+
+_SPECIAL = re.compile(
+    r"""(?P<html>[<>&])
+    | (?P<mark>^[-+](?!\d) | [\\`*_\[\]|~] | \#(?!\d))
+    | (?P<reference>@ | [\#!](?=\d) | GH(?=-\d) | :(?=//) | www(?=\.))""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_NO_WIDTH = "&#8203;"
+
+
+def _literal(found: re.Match[str]) -> str:
+    sign = found[0]
+    if found["html"]:
+        return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[sign]
+    if found["mark"]:
+        return f"\\{sign}"
+    return f"\\#{_NO_WIDTH}" if sign == "#" else f"{sign}{_NO_WIDTH}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -114,7 +147,7 @@ def _request_rows(found: Comparison, statuses: Iterable[str]) -> list[tuple[str,
 
 def markdown(found: Comparison) -> str:
     """For a pull request: short, worst first, what is quiet folded away."""
-    header = ("", "series", "metric", "A", "B", "change (95 %)", "why")
+    header = ("", *HEADER)
     loud = _request_rows(found, [s for s in ORDER if s not in QUIET])
     quiet = _request_rows(found, QUIET)
     parts = [f"### Performance: {escape(headline(found), 400)}"]

@@ -26,7 +26,8 @@ import numpy as np
 
 from analysis.commandline import guarded, parser
 from analysis.results import CampaignResults, load
-from analysis.slices import case_ids, matches
+from analysis.slices import matches
+from analysis.text import one_line
 from harness.store import SAMPLE_KEYS, TABLES, TEXT, Column, StoreError, Table
 
 FORMATS = ("csv", "parquet")
@@ -203,6 +204,7 @@ def export(
     where: Mapping[str, Any] | None = None,
     *,
     raw_text: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
     """Write tables as files of a folder; returns their paths. Each is written aside and put in place when it is whole.
 
@@ -212,6 +214,7 @@ def export(
         form: ``csv`` or ``parquet``.
         chosen: tables, as ``tables`` names them; all when empty.
         where: which rows, as of ``CampaignResults.samples``.
+        say: takes, in words, which tables have no row.
         raw_text: leave cells as they are that a spreadsheet would take for formulas.
 
     Raises:
@@ -223,20 +226,38 @@ def export(
     names = list(dict.fromkeys(chosen)) or _with_columns(results, where)
     if unknown := sorted(set(names) - set(tables(results))):
         raise StoreError(f"{results.path}: no table {unknown}; there are {tables(results)}")
-    if unknown := [c for c in case_ids(where.get("case", ())) if results.case(c) is None]:
-        raise StoreError(f"{results.path}: no case {unknown}")
+    if "case" in where:
+        where["case"] = results.case_ids(where["case"])
     folder.mkdir(parents=True, exist_ok=True)
     written = []
+    rows = dict.fromkeys(names, 0)
     for name in names:
         facts = facts_of(results, name)
         path = folder / f"{name.replace('/', '.')}.{form}"
         with _sink(path, form, facts, results.attributes, raw_text) as sink:
             for piece in pieces(results, name, where):
+                rows[name] += len(next(iter(piece.values())))
                 sink.write(piece)
         written.append(path)
     if form == "csv":
         written.append(_columns_file(results, folder, names, raw_text))
+    if empty := _empty(rows, bool(chosen)):
+        asked = ", ".join(f"{name}={_condition(wanted)}" for name, wanted in where.items())
+        say(f"no rows{f' with {asked}' if asked else ''}: {', '.join(empty)}")
     return written
+
+
+def _empty(rows: Mapping[str, int], chosen: bool) -> list[str]:
+    """Tables without a row that somebody may have expected to have some: those named, or else all of the samples."""
+    wanted = {name: number for name, number in rows.items() if chosen or name not in TABLES}
+    empty = [name for name, number in wanted.items() if not number]
+    return empty if chosen or len(empty) == len(wanted) else []
+
+
+def _condition(wanted: Any) -> str:
+    if isinstance(wanted, range):
+        return f"{wanted.start}:{wanted.stop}"
+    return ",".join(map(str, wanted)) if isinstance(wanted, list) else one_line(wanted, 80)
 
 
 def _with_columns(results: CampaignResults, where: Mapping[str, Any]) -> list[str]:
@@ -303,6 +324,25 @@ def condition(text: str) -> tuple[str, Any]:
         ) from None
 
 
+def conditions(given: Sequence[str]) -> dict[str, Any]:
+    """All of them together, which every row must meet.
+
+    Raises:
+        StoreError: one of them is none, or two are of one key.
+    """
+    found: dict[str, Any] = {}
+    for one in given:
+        key, wanted = condition(one)
+        if key in found:
+            raise StoreError(f"--where {one}: {key} is given twice; several values are {key}=VALUE,VALUE")
+        found[key] = wanted
+    return found
+
+
+def _warn(words: str) -> None:
+    print(one_line(words, 2000), file=sys.stderr)
+
+
 def _is_whole(text: str) -> bool:
     return text.strip().lstrip("+-").isdigit()
 
@@ -321,10 +361,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options.add_argument(
         "--where",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="case=ID,ID  attempt=0  rank=0,1  step=10:20  or any other column of samples",
+        help="rows that meet every one of these: case=ID-OR-LABEL,... or attempt=0 or rank=0,1 or step=10:20 or any "
+        "other column of samples; several follow one another",
     )
     options.add_argument(
         "--raw-text",
@@ -334,9 +376,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = options.parse_args(argv)
 
     def act() -> int:
-        where = dict(condition(text) for text in given.where)
+        where = conditions(given.where)
         with load(given.results) as results:
-            paths = export(results, given.to, given.format, given.table, where, raw_text=given.raw_text)
+            paths = export(
+                results, given.to, given.format, given.table, where, raw_text=given.raw_text, say=_warn
+            )
         for path in paths:
             print(path)
         return 0

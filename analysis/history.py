@@ -6,8 +6,13 @@ and are those of Student's t with ``FREEDOM`` degrees of freedom, times ``SCALE`
 in the history must not widen it for months. Where the MAD is 0 although the figures differ (more than half are equal),
 it says nothing of how far the others lie: the mean absolute deviation takes its place, and the interval reaches at
 least as far as 95 % of the figures and one more do, so that what the history holds is no alarm. It is of logarithms
-where all figures are positive. Below 6 runs nothing is concluded; verdicts are those of ``analysis.difference``. The
-history is what follows its last change of level.
+where all figures are positive. Below 6 runs nothing is concluded; verdicts are those of ``analysis.difference``.
+
+The history is the last level that is no worse than the one it followed, or that somebody accepted. A level that is
+worse by the smallest effect or more, and that nobody accepted (``analysis.accepted``), is compared with the one before
+it however long it lasts: a regression is none the less one for being six nights old, and a history that began anew at
+each change would call it the norm as soon as it had enough runs. A level that came back, or is better, begins a new
+history by itself. Where the level before has too few runs to judge by, that is unknown, and says how much worse.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from analysis import changepoints
+from analysis import changepoints, text
 from analysis.changepoints import ChangePoint
 from analysis.difference import (
     DEFAULT,
@@ -33,6 +38,7 @@ from analysis.difference import (
     conclude,
 )
 from analysis.series import Floats
+from harness.model.metrics import HIGHER, NEITHER
 
 # Number of runs -> degrees of freedom, scale; beyond the table by formula.
 _TABLE = {
@@ -40,9 +46,12 @@ _TABLE = {
     12: (4.87, 1.085), 13: (4.94, 1.081), 14: (5.88, 1.086),
 }  # fmt: skip
 METHOD = (
-    "median and MAD (where it is 0: mean deviation and range) of the runs since the last change of level, "
-    "95 % interval for one more run"
+    "median and MAD (where it is 0: mean deviation and range) of the last level that is no change for the worse, or "
+    "was accepted; 95 % interval for one more run"
 )
+
+
+HOW = "`harness trend FOLDER --accept RUN`"
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Expected:
     span: tuple[float, float] | None  # where the last figure was expected, in the metric's unit
     runs: int  # of the history
     since: int  # index of its first run
+    until: int  # index after its last run; a level that is worse and not accepted begins there, or the last run stands
+    lasts: bool  # whether there is such a level, and the last run is at it as far as can be told
     why: str
 
     def said(self, unit: str = "") -> str:
@@ -140,41 +151,97 @@ class Judged:
     changes: tuple[ChangePoint, ...]
     history: Floats
     since: int
+    until: int
     last: float
+    direction: str
     tested: Tested | None
     why: str
+    worse: str = ""  # that the newest runs are worse than the history, and nobody accepted it; in words
 
 
-def measure(figures: Sequence[float] | Floats, smallest: Smallest = DEFAULT) -> Judged:
-    """Test the last of the figures against those before it.
+def _level(
+    changes: Sequence[ChangePoint], runs: int, smallest: Smallest, direction: str, accepted: int
+) -> range:
+    """Runs of the level that is compared with."""
+    ends = [*(c.index for c in changes), runs]
+    level = range(ends[0])
+    before = changes[0].before if changes else 0.0
+    for number, change in enumerate(changes):
+        # A level may turn out to begin a little later than it seemed to when somebody accepted it.
+        taken = change.index < accepted + changepoints.SHORTEST
+        if taken or not _worse(before, change.after, smallest, direction):
+            level, before = range(change.index, ends[number + 1]), change.after
+    return level
+
+
+def _worse(before: float, after: float, smallest: Smallest, direction: str) -> bool:
+    by = before - after if direction == HIGHER else after - before
+    return direction != NEITHER and by > 0 and changepoints.matters(before, after, smallest)
+
+
+def measure(
+    figures: Sequence[float] | Floats,
+    smallest: Smallest = DEFAULT,
+    direction: str = NEITHER,
+    *,
+    accepted: int = -1,
+    names: Sequence[str] = (),
+) -> Judged:
+    """Test the last of the figures against the level before it.
 
     Args:
         figures: one a run, in order of time, finite, at least one.
+        accepted: index of the last run whose level somebody accepted.
+        names: of the runs, for people; their numbers where there are none.
     """
     data = np.asarray(figures, dtype=np.float64)
-    before = data[:-1]
-    changes = changepoints.find(before, smallest) if len(before) else ()
-    since = changes[-1].index if changes else 0
-    history = before[since:]
-    if len(history) >= MINIMUM_REPEATS:
-        return Judged(changes, history, since, float(data[-1]), _tested(history, data[-1], smallest), "")
-    why = f"{len(history)} earlier runs" + (" since the last change of level" if changes else "")
-    return Judged(changes, history, since, float(data[-1]), None, f"{why}: {MINIMUM_REPEATS} are needed")
+    last = float(data[-1])
+    changes = changepoints.find(data[:-1], smallest) if len(data) > 1 else ()
+    level = _level(changes, len(data) - 1, smallest, direction, accepted)
+    stop, worse = level.stop, ""
+    if stop < len(data) - 1:
+        before = float(np.median(data[level.start : stop]))
+        # A level of too few runs to be one takes in runs before it.
+        stop = next(i for i in range(stop, len(data)) if _worse(before, data[i], smallest, direction))
+        worse = _lasting(data, stop, before, names)
+    history = data[level.start : stop]
+    enough = len(history) >= MINIMUM_REPEATS
+    tested = _tested(history, last, smallest) if enough else None
+    why = "" if enough else _too_few(len(history), bool(changes), bool(worse))
+    return Judged(changes, history, level.start, stop, last, direction, tested, why, worse)
 
 
-def expected(judged: Judged, direction: str, p: float | None = None) -> Expected:
+def _too_few(runs: int, changed: bool, worse: bool) -> str:
+    if worse:
+        return f"that level has {text.count(runs, 'run')}: {MINIMUM_REPEATS} are needed"
+    since = " since the last change of level" if changed else ""
+    return f"{runs} earlier runs{since}: {MINIMUM_REPEATS} are needed"
+
+
+def _lasting(data: Floats, begins: int, level: float, names: Sequence[str]) -> str:
+    """How much worse than the level before the newest runs are, in words."""
+    newest = float(np.median(data[begins:]))
+    ratio = level > 0 and newest > 0
+    by = amount(newest / level - 1 if ratio else newest - level, ratio)
+    name = names[begins] if names else f"run {begins}"
+    runs = text.count(len(data) - begins, "run")
+    return f"worse than the level before {name}: {runs} since then, {by} in the median, and nobody accepted it ({HOW})"
+
+
+def expected(judged: Judged, p: float | None = None) -> Expected:
     """What follows for the last run.
 
     Args:
         p: corrected p; by itself where it is None.
     """
     level = float(np.median(judged.history)) if len(judged.history) else float("nan")
-    count, since = len(judged.history), judged.since
+    at = len(judged.history), judged.since, judged.until
     if judged.tested is None:
-        return Expected(Change.UNKNOWN, False, None, None, None, level, None, count, since, judged.why)
+        why = "; ".join(words for words in (judged.worse, judged.why) if words)
+        return Expected(Change.UNKNOWN, False, None, None, None, level, None, *at, bool(judged.worse), why)
     t = judged.tested
     used = float(t.p_rank[0]) if p is None else p
-    verdict = change_of(int(conclude(t, np.array([used]), direction)[0]))
+    verdict = change_of(int(conclude(t, np.array([used]), judged.direction)[0]))
     relative, change = bool(t.relative[0]), float(t.change[0])
     interval = (float(t.low[0]), float(t.high[0]))
     if relative:
@@ -182,10 +249,12 @@ def expected(judged: Judged, direction: str, p: float | None = None) -> Expected
         span = (centre * (1 + change) / (1 + interval[1]), centre * (1 + change) / (1 + interval[0]))
     else:
         span = (judged.last - interval[1], judged.last - interval[0])
-    why = ""
+    reasons = [judged.worse] if verdict in (Change.WORSE, Change.UNKNOWN) else []
     if verdict is Change.UNKNOWN:
-        why = _why(t, used, interval, relative)
-    return Expected(verdict, relative, change, interval, used, level, span, count, since, why)
+        reasons.append(_why(t, used, interval, relative))
+    lasts = bool(judged.worse and reasons)
+    why = "; ".join(words for words in reasons if words)
+    return Expected(verdict, relative, change, interval, used, level, span, *at, lasts, why)
 
 
 def _why(t: Tested, p: float, interval: tuple[float, float], relative: bool) -> str:

@@ -30,7 +30,7 @@ import numpy as np
 
 from analysis.commandline import guarded
 from analysis.results import CampaignResults, Row, load, samples_of
-from analysis.text import one_line
+from analysis.text import count, one_line
 from harness.model.event import JOB_STARTED
 from harness.store import SAMPLE_KEYS, TABLES, StoreError, Table, Writer
 
@@ -80,15 +80,16 @@ class Merged:
 
     rows: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in TABLES})
     notes: list[str] = field(default_factory=list)
+    files: int = 0  # that cases were taken from
 
 
 def merge(
     out: Path, paths: Sequence[Path], *, mixed: bool = False, keep_both: bool = False, force: bool = False
-) -> list[str]:
-    """Write the merged file; returns what was decided on the way, in words.
+) -> Merged:
+    """Write the merged file; returns what was decided on the way.
 
     Args:
-        out: must not be there.
+        out: must not be there, and none of ``paths``.
         paths: at least one results file, of any version.
         mixed: take files that are stamped differently.
         keep_both: of one case with two results, keep both.
@@ -98,13 +99,19 @@ def merge(
         StoreError: a file cannot be read, two contradict each other, or ``out`` is there.
         OSError: the file cannot be written.
     """
+    if any(_same(out, path) for path in paths):
+        raise StoreError(f"{out}: is one of the files to merge, and would be lost; choose another name")
     if out.exists() and not force:
         raise StoreError(f"{out}: is there already; choose another name, or give --force to replace it")
     with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(load(path)) for path in paths]
+        once = [p for n, p in enumerate(paths) if not any(_same(p, other) for other in paths[:n])]
+        opened = [stack.enter_context(load(path)) for path in once]
         sources = _numbered(opened)
         _same_stamp(sources, mixed)
         merged = Merged()
+        if len(once) < len(paths):
+            twice = [p for p in once if sum(_same(p, other) for other in paths) > 1]
+            merged.notes += [f"{path}: given more than once; taken once" for path in twice]
         _collected_twice(sources, merged)
         _choose(sources, merged, keep_both)
         for source in sources:
@@ -115,7 +122,12 @@ def merge(
                 writer.table(name, {f.name: [row[f.name] for row in merged.rows[name]] for f in fields})
             for source in sources:
                 _take_samples(source, sources, writer)
-    return merged.notes
+    merged.files = sum(bool(source.taken) for source in sources)
+    return merged
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _numbered(opened: Sequence[CampaignResults]) -> list[Source]:
@@ -158,9 +170,13 @@ def _collected_twice(sources: Sequence[Source], merged: Merged) -> None:
                     f"collected last lacks cases of the other: {_listed(gone)}"
                 )
             source.newer = newest
-            merged.notes.append(
-                f"{source.name}: run {run_id} as it was collected earlier than in {newest.name}; left out"
+            copy = _sha256(source.results.path) == _sha256(newest.results.path)
+            what = (
+                f"a copy of {newest.name}"
+                if copy
+                else f"run {run_id} as it was collected earlier than in {newest.name}"
             )
+            merged.notes.append(f"{source.name}: {what}; left out")
 
 
 def _choose(sources: Sequence[Source], merged: Merged, keep_both: bool) -> None:
@@ -455,14 +471,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--keep-both", action="store_true", help="of a case that was run twice, both results"
     )
-    options.add_argument("--force", action="store_true", help="replace OUT.h5")
+    options.add_argument(
+        "--force", action="store_true", help="replace OUT.h5, which may be none of the files"
+    )
     given = options.parse_args(argv)
 
     def act() -> int:
-        notes = merge(given.out, given.files, mixed=given.mixed, keep_both=given.keep_both, force=given.force)
-        for note in notes:
+        merged = merge(
+            given.out, given.files, mixed=given.mixed, keep_both=given.keep_both, force=given.force
+        )
+        for note in merged.notes:
             print(one_line(note, 2000))
-        print(f"{given.out}: merged from {len(given.files)} files")
+        print(f"{given.out}: {count(len(merged.rows['cases']), 'case')} from {count(merged.files, 'file')}")
         return 0
 
     return guarded(act)

@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from analysis import accepted as levels
 from analysis import expected, gates, history, matching, repeats, surroundings, text, trend
 from analysis.difference import (
     MINIMUM_REPEATS,
@@ -94,6 +95,14 @@ class _Asked:
     @property
     def smallest(self) -> Smallest:
         return Smallest.parse(str(self.gate.get("smallest") or "5%"))
+
+
+class _Earlier(NamedTuple):
+    """The figure of an earlier run."""
+
+    when: int  # ns since the epoch
+    value: float
+    run_id: str
 
 
 def figures(results: CampaignResults, cases: Sequence[Row], gate: Mapping[str, Any]) -> Floats:
@@ -193,7 +202,10 @@ class References:
     def _against(self, asked: _Asked, base: CampaignResults, pair: Pair) -> None:
         if pair.a is None or not pair.a.usable:
             raise _Unfit(Verdict.UNKNOWN, "the baseline has no figure of this setting")
-        self._fit(asked, base, pair.a.usable[0], pair.differences)
+        said = {
+            k: surroundings.sides(w, "in the baseline", "in this run") for k, w in pair.differences.items()
+        }
+        self._fit(asked, base, pair.a.usable[0], said)
         asked.before = figures(base, pair.a.usable, asked.gate)
 
     def _fit(self, asked: _Asked, other: CampaignResults, case: Row, differences: Mapping[str, str]) -> None:
@@ -226,7 +238,7 @@ class References:
 
     def _history(self, folder: str, group: Sequence[_Asked]) -> None:
         paths = trend.find(folder) if Path(folder).is_dir() else []
-        found: dict[int, list[tuple[int, float]]] = {id(a): [] for a in group}
+        found: dict[int, list[_Earlier]] = {id(a): [] for a in group}
         for path in paths:
             try:
                 with load(path) as earlier:
@@ -235,7 +247,7 @@ class References:
                 for asked in group:
                     asked.notes.append(text.one_line(f"left out: {error}", 200))
         for asked in group:
-            before = [value for _, value in sorted(found[id(asked)])]
+            before = sorted(found[id(asked)])
             now = float(np.median(asked.now))
             if not Path(folder).is_dir():
                 why = f"its history {folder} is not here; `harness judge --history FOLDER` names another"
@@ -243,11 +255,20 @@ class References:
             elif not np.isfinite(now):
                 self._attempt(asked, _refuse, "its figure is not a finite number")
             else:
-                asked.judged = history.measure([*before, now], asked.smallest)
+                asked.judged = self._measured(asked, before, now, levels.read(folder))
                 asked.tested = asked.judged.tested
 
+    def _measured(
+        self, asked: _Asked, earlier: Sequence[_Earlier], now: float, accepted: frozenset[str]
+    ) -> Judged:
+        ids = [*(run.run_id for run in earlier), self._results.text("run_id")]
+        names = [*(text.instant(run.when) for run in earlier), "this run"]
+        figures, direction = [*(run.value for run in earlier), now], asked.facts.get("direction", "")
+        last = levels.last_of(ids, accepted)
+        return history.measure(figures, asked.smallest, direction, accepted=last, names=names)
+
     def _earlier(
-        self, earlier: CampaignResults, group: Sequence[_Asked], found: dict[int, list[tuple[int, float]]]
+        self, earlier: CampaignResults, group: Sequence[_Asked], found: dict[int, list[_Earlier]]
     ) -> None:
         """Add the figures of one earlier run, where it is earlier and comparable."""
         when, now = trend.wall_ns(earlier), trend.wall_ns(self._results)
@@ -265,14 +286,16 @@ class References:
             one, two = sides
             notes = len(asked.notes)
             try:
-                self._fit(asked, earlier, held.usable[0], surroundings.differences(one, two))
+                differences = surroundings.differences(one, two)
+                said = {k: surroundings.sides(w, "then", "now") for k, w in differences.items()}
+                self._fit(asked, earlier, held.usable[0], said)
             except _Unfit as unfit:
                 asked.notes.append(f"run {text.one_line(earlier.text('run_id'), 40)} left out: {unfit}")
                 continue
             del asked.notes[notes:]
             values = figures(earlier, held.usable, asked.gate)
             if len(values) and np.all(np.isfinite(values)):
-                found[id(asked)].append((when, float(np.median(values))))
+                found[id(asked)].append(_Earlier(when, float(np.median(values)), earlier.text("run_id")))
 
     # --- the verdicts
 
@@ -292,7 +315,7 @@ class References:
         unit, direction = asked.facts.get("unit", ""), asked.facts.get("direction", "")
         now = text.quantity(float(np.median(asked.now)), unit)
         if asked.judged is not None:
-            e = history.expected(asked.judged, direction, p)
+            e = history.expected(asked.judged, p)
             change, said, why = e.verdict, e.said(unit), e.why
             against = f"the history of {text.count(e.runs, 'run')}, {text.quantity(e.level, unit)}"
         else:
@@ -300,7 +323,7 @@ class References:
             if asked.tested is not None and p is not None:
                 code = conclude(asked.tested, np.array([p]), direction)[0]
                 d = difference(asked.before, asked.now, asked.tested, 0, p, change_of(int(code)), number)
-            change, said, why = d.verdict, d.said(unit), d.why
+            change, said, why = d.verdict, f"estimated shift {d.said(unit)}", d.why
             against = f"the baseline's {text.quantity(d.median_a, unit)} (n={d.n_a})"
         words = f"gate {gates.words(asked.gate)}: {now} (n={len(asked.now)}) against {against}: {said}"
         words += f", smallest effect {asked.smallest.words(unit)}: {change.value}"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.slices import Rows, SampleReader, Value, case_ids, kept, matches
+from analysis.slices import Rows, SampleReader, Value, case_ids, kept, matches, no_case
 from harness.model.attempt import COMPLETED
 from harness.model.case import CACHED
 from harness.model.design import not_needed
@@ -173,6 +173,17 @@ class CampaignResults:
         number = self._case_rows.get(case_id)
         return None if number is None else self._all_cases[number]
 
+    def case_ids(self, wanted: Value) -> list[str]:
+        """Ids of the cases that a ``where`` names, by id or by label.
+
+        Raises:
+            StoreError: there is no such case, or it is of a wrong type.
+        """
+        try:
+            return case_ids(wanted, self._case_rows, self._all_cases)
+        except StoreError as error:
+            raise StoreError(f"{self.path}: {error}") from None
+
     def of_case(self, table: str, case_id: str) -> list[Row]:
         """Rows of one of the tables ``OF_CASE`` of one case; attempts by index, others as they stand in the file."""
         return self._by_case[table].get(case_id, [])
@@ -236,9 +247,9 @@ class CampaignResults:
 
         Args:
             columns: those to read beside the keys case, attempt, rank and node; all when None.
-            where: which rows. ``case``: a case_id or a list of them. ``attempt``: its index inside the case, or a
-                list. Any other column (``rank``, ``step``, ``message_bytes`` ...): a value, a list of values, or a
-                ``range``. Of ``case`` only that slice of the file is read.
+            where: which rows. ``case``: a case_id, a label, or a list of them. ``attempt``: its index inside the
+                case, or a list. Any other column (``rank``, ``step``, ``message_bytes`` ...): a value, a list of
+                values, or a ``range``. Of ``case`` only that slice of the file is read.
 
         Raises:
             StoreError: there is no such table, column or case, it is damaged, or ``where`` has a value of a wrong type.
@@ -271,7 +282,7 @@ class CampaignResults:
         piece_rows: int | None,
     ) -> Iterator[Table]:
         conditions = dict(where)
-        cases = [self._number(c) for c in case_ids(conditions.pop("case"))] if "case" in where else None
+        cases = [self._number(c) for c in self.case_ids(conditions.pop("case"))] if "case" in where else None
         attempt = conditions.pop("attempt", None)
         known = self._samples.columns(workload, table)
         keys = [f.name for f in SAMPLE_KEYS]
@@ -342,7 +353,7 @@ class CampaignResults:
     def _number(self, case_id: str) -> int:
         number = self._case_rows.get(case_id)
         if number is None:
-            raise StoreError(f"{self.path}: no case {case_id!r}")
+            raise StoreError(f"{self.path}: no case {case_id!r}; {no_case(str(case_id), self._all_cases)}")
         return number
 
     def case_samples(

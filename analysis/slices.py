@@ -6,11 +6,13 @@ A file is collected case by case, so a case is a slice of each of its tables, an
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
+from analysis import text
 from harness.store import SAMPLE_KEYS, Column, Results, StoreError, Table
 
 BLOCK = 131_072  # rows of a column that are read together, so that one case after the other costs few reads
@@ -137,16 +139,43 @@ def matches(values: Column, wanted: Value, name: str) -> Column:
     return np.isin(values, list(wanted)) if several else np.asarray(values == wanted)
 
 
-def case_ids(wanted: Value) -> list[str]:
-    """What a ``where`` says of ``case``, as a list.
+def case_ids(wanted: Value, known: Container[str], cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a ``where`` says of ``case``, as a list of ids; a label that one case alone has stands for its id.
+
+    Args:
+        known: all ids.
+        cases: rows of ``/cases``, looked at where one is not known.
 
     Raises:
-        StoreError: it is neither a case_id nor a list of them.
+        StoreError: it is neither a case_id nor a list of them, or there is no such case.
     """
     found = list(wanted) if isinstance(wanted, _SEVERAL) else [wanted]
     if not all(isinstance(case_id, str) for case_id in found):
         raise _refused("case", wanted, "a case_id or a list of them")
-    return found
+    return [given if given in known else _by_label(str(given), cases) for given in found]
+
+
+def _by_label(given: str, cases: Sequence[Mapping[str, Any]]) -> str:
+    by_label = [str(case["case_id"]) for case in cases if case["label"] == given]
+    if len(by_label) == 1:
+        return by_label[0]
+    name = text.one_line(repr(given), _SHOWN)
+    if by_label:
+        ids = ", ".join(text.one_line(case_id, _SHOWN) for case_id in by_label)
+        raise StoreError(f"{len(by_label)} cases are labelled {name}; give one by its id: {ids}")
+    raise StoreError(f"no case {name}; {no_case(given, cases)}")
+
+
+def no_case(given: str, cases: Sequence[Mapping[str, Any]]) -> str:
+    """What a case is named by, and those whose names are like the given one."""
+    if not cases:
+        return "there are no cases"
+    named = {name: case for case in cases for name in (str(case["label"]), str(case["case_id"]))}
+    close = get_close_matches(given, list(named), n=3, cutoff=0.5)
+    shown = [named[name] for name in close] or list(cases[:3])
+    like = "like it are" if close else "there are"
+    said = {f"{text.one_line(c['label'], _SHOWN)} ({text.one_line(c['case_id'], _SHOWN)})" for c in shown}
+    return f"a case is named by its label or by its id, in brackets here; {like} {', '.join(sorted(said))}"
 
 
 def _refused(name: str, wanted: Value, allowed: str) -> StoreError:

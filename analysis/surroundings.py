@@ -1,13 +1,15 @@
 """What a measurement depends on besides what was asked: machines and software. Where two differ, in words.
 
-Hardware: processors, memory, GPUs and kind of machine of the nodes that a case ran on. Software: kernel, GPU driver
-and the versions of what its ranks ran on. What nobody recorded cannot be called equal. Other circumstances (other
-nodes, site, Slurm, a newer harness) are told and stop nothing.
+Hardware: processors, memory, GPUs and kind of machine of the nodes that a case ran on, and what its file is stamped
+(emulated, more ranks than cores), since that decides what figures mean, whatever the nodes say of themselves. Software:
+kernel, GPU driver and the versions of what its ranks ran on. What nobody recorded cannot be called equal. Other
+circumstances (other nodes, site, Slurm, a newer harness) are told and stop nothing.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,11 +40,15 @@ Facts = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Kinds of machines and of software that cases of one setting ran on; empty where nobody said."""
+    """Kinds of machines and of software that cases of one setting ran on; empty where nobody said.
+
+    ``stamp`` is that of their file: why figures of performance judge nothing, empty where they do.
+    """
 
     nodes: frozenset[str]
     hardware: tuple[Facts, ...]
     software: tuple[Facts, ...]
+    stamp: str
 
 
 def _facts_of(recorded: str) -> dict[str, Any]:
@@ -86,7 +92,8 @@ def of_cases(results: CampaignResults, cases: Iterable[Row]) -> Surroundings:
     recorded = [_facts_of(facts) for facts in distinct]
     hardware = {h for f in recorded if (h := _hardware(f))}
     software = {s for f in recorded if (s := _software(f))}
-    return Surroundings(frozenset(hosts), tuple(sorted(hardware, key=str)), tuple(sorted(software, key=str)))
+    machines, versions = tuple(sorted(hardware, key=str)), tuple(sorted(software, key=str))
+    return Surroundings(frozenset(hosts), machines, versions, results.stamp)
 
 
 def _alike(one: Facts, two: Facts) -> bool:
@@ -121,19 +128,32 @@ def _named(a: Sequence[Facts], b: Sequence[Facts]) -> str:
 def _difference(what: str, a: Sequence[Facts], b: Sequence[Facts]) -> str:
     """How two sets of kinds differ, in words; empty where they do not."""
     if not a or not b:
-        sides = " and ".join(n for n, kinds in (("A", a), ("B", b)) if not kinds)
-        return f"{what} not recorded in {sides}"
+        sides = " and ".join(f"in {n}" for n, kinds in (("A", a), ("B", b)) if not kinds)
+        return f"{what} not recorded {sides}"
     there = all(any(_alike(x, y) for y in b) for x in a) and all(any(_alike(x, y) for x in a) for y in b)
     return "" if there else f"{what} differs: {_named(a, b)}"
 
 
+def _stamps(a: Surroundings, b: Surroundings) -> str:
+    """How the stamps of two files differ, in words; empty where they do not."""
+    if a.stamp == b.stamp:
+        return ""
+    return f"hardware differs: {a.stamp or 'real'} in A, {b.stamp or 'real'} in B"
+
+
 def differences(a: Surroundings, b: Surroundings) -> dict[str, str]:
     """HARDWARE and SOFTWARE where they differ, each with the difference in words."""
+    hardware = [_stamps(a, b), _difference(HARDWARE, a.hardware, b.hardware)]
     found = {
-        HARDWARE: _difference(HARDWARE, a.hardware, b.hardware),
+        HARDWARE: "; ".join(words for words in hardware if words),
         SOFTWARE: _difference(SOFTWARE, a.software, b.software),
     }
     return {kind: words for kind, words in found.items() if words}
+
+
+def sides(words: str, a: str, b: str) -> str:
+    """A difference in words with what A and B are: ``cpus 2 in the baseline, 64 in this run``."""
+    return re.sub(r"\bin ([AB])\b", lambda found: a if found[1] == "A" else b, words)
 
 
 def circumstances(a: CampaignResults, b: CampaignResults) -> list[str]:

@@ -1,7 +1,8 @@
 """All runs of a campaign in a folder, in order of time: each series, where its level changed, what the last run says.
 
 The unit is the run (``analysis.history``): its figure is the median of its repeats. Runs of one campaign on one site
-belong together. The last of them is judged against those before it; a run of other hardware, software, or definition
+belong together. The last of them is judged against the level before it, from which a change for the worse takes
+nothing away until somebody accepts it (``analysis.accepted``); a run of other hardware, software, or definition
 than the last is shown, named, and no part of the history, unless told otherwise. Nothing is dropped: files that cannot
 be read, series that ended or are new, and runs without a figure are named.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis import accepted as levels
 from analysis import history, matching, repeats, surroundings, text
 from analysis.compare import HARMLESS, Asked
 from analysis.difference import Change, corrected
@@ -139,6 +141,11 @@ class Trend:
         found = Counter(line.status for line in self.lines)
         return {status: found[status] for status in ORDER}
 
+    def for_information(self) -> dict[str, int]:
+        """How many series judge nothing because of a stamp, by status, the worst first."""
+        found = Counter(line.status for line in self.lines if line.verdict is None and line.status != NEW)
+        return {status: found[status] for status in ORDER if found[status]}
+
     def exit_status(self) -> int:
         """0 nothing worse, 1 something, 3 unknown, or nothing was judged at all."""
         said = [line.verdict for line in self.lines] + [one.verdict for one in self.unread]
@@ -260,12 +267,12 @@ def _other(now: Of, then: Of, despite: frozenset[str]) -> str:
     """Why an earlier run is no part of the history, or empty."""
     overlooked, never = matching.definition(then.block, now.block)
     if never:
-        return f"its {never}".replace("in A", "then").replace("in B", "now")
+        return surroundings.sides(f"its {never}", "then", "now")
     if overlooked and surroundings.DEFINITION not in despite:
         return "its definition differs"
     for kind, words in surroundings.differences(then.around, now.around).items():
         if kind not in despite:
-            return words.replace("in A", "then").replace("in B", "now")
+            return surroundings.sides(words, "then", "now")
     return ""
 
 
@@ -279,7 +286,9 @@ def _reasons(reasons: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def _series(runs: Sequence[Run], numbers: Sequence[int], key: Key, asked: Asked) -> _Series:
+def _series(
+    runs: Sequence[Run], numbers: Sequence[int], key: Key, asked: Asked, accepted: frozenset[str]
+) -> _Series:
     of = [run.series.get(key) for run in runs]
     known = [x for x in of if x is not None]
     now, last, block = of[-1], runs[-1], known[-1].block
@@ -309,7 +318,10 @@ def _series(runs: Sequence[Run], numbers: Sequence[int], key: Key, asked: Asked)
     line = replace(plain, used=tuple(used), why=_reasons(reasons))
     if len(places) == 1 and len(known) == 1:
         return _Series(replace(line, status=NEW, why="no earlier run has it"), None, [])
-    judged = history.measure([float(np.median(values[i])) for i in places], asked.smallest)
+    judged = history.measure(
+        [float(np.median(values[i])) for i in places], asked.smallest, block.direction,
+        accepted=levels.last_of([runs[i].run_id for i in places], accepted), names=[runs[i].name for i in places],
+    )  # fmt: skip
     line = replace(
         line,
         status=Change.UNKNOWN.value,
@@ -328,15 +340,21 @@ def _concluded(found: list[_Series]) -> int:
     for s in found:
         if s.judged is None:
             continue
-        said = history.expected(s.judged, s.line.direction, by_series.get(id(s)))
+        said = history.expected(s.judged, by_series.get(id(s)))
         verdict = VERDICTS[said.verdict.value] if s.line.verdict is not None else None
         why = "; ".join(w for w in (said.why, s.line.why) if w)
         s.line = replace(s.line, status=said.verdict.value, verdict=verdict, expected=said, why=why)
     return len(tested)
 
 
-def analyse(runs: Sequence[Run], asked: Asked, folder: str = "", notes: Sequence[str] = ()) -> Trend:
-    """Every series of these runs, oldest first."""
+def analyse(
+    runs: Sequence[Run],
+    asked: Asked,
+    folder: str = "",
+    notes: Sequence[str] = (),
+    accepted: frozenset[str] = frozenset(),
+) -> Trend:
+    """Every series of these runs, oldest first; ``accepted``: ids of runs whose level somebody accepted."""
     notes = list(notes)
     belong: dict[tuple[str, str], list[int]] = {}
     for number, run in enumerate(runs):
@@ -345,7 +363,7 @@ def analyse(runs: Sequence[Run], asked: Asked, folder: str = "", notes: Sequence
     for numbers in belong.values():
         together = [runs[i] for i in numbers]
         keys = dict.fromkeys(key for run in together for key in run.series)
-        found += [_series(together, numbers, key, asked) for key in keys]
+        found += [_series(together, numbers, key, asked, accepted) for key in keys]
         had = {key[0] for key in keys}
         for setting, (why, _) in together[-1].without.items():
             if setting not in had:
@@ -362,6 +380,6 @@ def analyse(runs: Sequence[Run], asked: Asked, folder: str = "", notes: Sequence
 def of_folder(folder: Path | str, asked: Asked) -> Trend:
     """The trend of every results file below a folder."""
     runs, unread, notes = runs_below(folder, asked.metric)
-    found = analyse(runs, asked, str(folder), notes)
+    found = analyse(runs, asked, str(folder), notes, levels.read(folder))
     found.unread = unread
     return found

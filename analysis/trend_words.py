@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis import changepoints, history, junit, text
-from analysis.compare_words import escape, table
+from analysis.compare_words import counted, escape, table
 from analysis.difference import amount
 from analysis.trend import NEW, ORDER, Line, Trend
 
@@ -25,11 +25,16 @@ def headline(trend: Trend) -> str:
     unread = f"; {text.count(lost, 'file')} that may hold the last run cannot be read" if lost else ""
     if not trend.lines:
         return f"nothing to show: no series in any results.h5 below this folder{unread}"
-    counts = ", ".join(f"{number} {status}" for status, number in trend.counts().items() if number)
+    counts = counted(trend.counts())
     words = {0: "the last run is not worse", 1: "the last run is worse", 3: "not everything could be told"}
     if not any(line.verdict for line in trend.lines):
         return f"for information ({trend.stamp or 'nothing judged'}): {counts}{unread}"
-    return f"{words[trend.exit_status()]}: {counts}{unread}"
+    information = trend.for_information()
+    if not information:
+        return f"{words[trend.exit_status()]}: {counts}{unread}"
+    judged = {status: number - information.get(status, 0) for status, number in trend.counts().items()}
+    said = f"{words[trend.exit_status()]}, of what is judged: {counted(judged)}"
+    return f"{said}; for information, judging nothing: {counted(information)}{unread}"
 
 
 def method(trend: Trend) -> str:
@@ -71,6 +76,22 @@ def changes(trend: Trend) -> list[str]:
     return found
 
 
+def to_accept(trend: Trend) -> list[str]:
+    """How each lasting change for the worse is accepted, in words."""
+    found: dict[str, list[str]] = {}
+    for line in trend.lines:
+        used = [run for run, fit in zip(line.runs, line.used, strict=True) if fit]
+        if line.expected is not None and line.expected.lasts and line.expected.until < len(used) - 1:
+            run_id = trend.runs[used[line.expected.until]].run_id
+            found.setdefault(run_id, []).append(f"{line.label} {line.name}")
+    return [
+        text.one_line(
+            f"to accept the level of {', '.join(names)}: harness trend {trend.folder} --accept {run_id}"
+        )
+        for run_id, names in found.items()
+    ]
+
+
 def words(trend: Trend) -> str:
     """For the terminal."""
     lines = [f"{text.one_line(trend.folder, 300)}: {text.count(len(trend.runs), 'run')}", headline(trend), ""]
@@ -80,7 +101,13 @@ def words(trend: Trend) -> str:
         lines.append(text.columns(_HEADER, rows, left=(0, 1, 2, 7), limit=240))
     if len(trend.lines) > SHOWN:
         lines.append(f"... and {len(trend.lines) - SHOWN} more; --json has all")
-    lines += ["", *changes(trend), method(trend), *(f"note: {note}" for note in trend.notes)]
+    lines += [
+        "",
+        *changes(trend),
+        *to_accept(trend),
+        method(trend),
+        *(f"note: {note}" for note in trend.notes),
+    ]
     return "\n".join(lines)
 
 
@@ -91,7 +118,7 @@ def markdown(trend: Trend) -> str:
         parts.append(table(_HEADER, [cells(line) for line in trend.lines[:SHOWN]]))
     if len(trend.lines) > SHOWN:
         parts.append(f"{len(trend.lines) - SHOWN} more in the JSON.")
-    notes = [*changes(trend), method(trend), *trend.notes]
+    notes = [*changes(trend), *to_accept(trend), method(trend), *trend.notes]
     parts.append("\n".join(f"- {escape(note, 400)}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
@@ -179,7 +206,7 @@ def page(trend: Trend) -> str:
     sections = [
         Section("Series", header=_HEADER, rows=rows),
         Section("Over time", caption, drawn, notes=[f"{more} more series are not drawn"] if more else []),
-        Section("Changes of level", notes=changes(trend) or ["none"]),
+        Section("Changes of level", notes=[*changes(trend), *to_accept(trend)] or ["none"]),
         Section("Notes", notes=trend.notes or ["every results.h5 below the folder was read"]),
     ]
     count = text.count(len(trend.runs), "run")

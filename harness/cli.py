@@ -94,7 +94,7 @@ def _judging_arguments(parser: argparse.ArgumentParser) -> None:
         help="smallest change that matters: 5%% of the baseline, or a number in the metric's own unit "
         "[default: 5%%]",
     )
-    parser.add_argument("--metric", default="", help="only this one")
+    parser.add_argument("--metric", default="", metavar="NAME", help="only this one, such as step_time_ns")
     _json_argument(parser)
     parser.add_argument("--junit", metavar="FILE", help="write JUnit XML")
     parser.add_argument("--markdown", metavar="FILE", help="write Markdown, for a pull request")
@@ -283,8 +283,10 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         verbs,
         "compare",
         "say of each metric of two runs whether it is worse, better, or the same within noise",
-        "A is the baseline. Series of other hardware, software or definition are refused, unless told otherwise. Exit "
-        "code 0: nothing is worse; 1: something is; 2: bad input; 3: not everything could be told.",
+        "A is the baseline. The shift that is shown is Hodges and Lehmann's estimate, the median of the ratios of each "
+        "repeat of B to each of A, and not the ratio of the two medians. Series of other hardware, software or "
+        "definition are refused, unless told otherwise. Exit code 0: nothing is worse; 1: something is; 2: bad input; "
+        "3: not everything could be told.",
     )
     compare.add_argument("a", metavar="A", help="run folder or results.h5: the baseline")
     compare.add_argument("b", metavar="B", help="run folder or results.h5")
@@ -296,11 +298,18 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         verbs,
         "trend",
         "show every run below a folder over time, and judge the last against those before it",
-        "A run's figure is the median of its repeats. Exit code 0: the last run is not worse; 1: it is; 2: bad input; "
+        "A run's figure is the median of its repeats. A change for the worse stays one until it is accepted, "
+        "however long it lasts. Exit code 0: the last run is not worse; 1: it is; 2: bad input; "
         "3: not everything could be told.",
     )
     trend.add_argument(
         "folder", metavar="FOLDER", help="folder with run folders, or results.h5 files, below it"
+    )
+    trend.add_argument(
+        "--accept",
+        metavar="RUN",
+        help="run id or run folder: its level is the one to compare with from now on, although it is worse than the "
+        "one before; kept in FOLDER/accepted.txt, which gates against that folder read too",
     )
     _despite_argument(trend)
     _judging_arguments(trend)

@@ -3,7 +3,8 @@
     python analysis/examples/compare_two_runs.py before.h5 after.h5
 
 ``harness compare A B`` answers the same question with corrections for many comparisons and a verdict; this shows how
-to ask it of the raw samples.
+to ask it of the raw samples. What is not the same question, or not the same machine, is named and not compared, by the
+functions that ``harness compare`` uses.
 """
 
 # %% Open both. Two files may hold the same case: same group, nodes, parameters and repeat.
@@ -12,9 +13,9 @@ import sys
 import numpy as np
 
 import analysis
-from analysis import text
+from analysis import matching, repeats, surroundings, text
 from analysis.resample import interval
-from analysis.results import samples_of
+from analysis.results import Row, samples_of
 from harness.store import StoreError
 
 try:
@@ -23,22 +24,23 @@ except (OSError, StoreError) as error:
     print(error, file=sys.stderr)
     sys.exit(2)
 
-# %% What differs around them? Figures of other machines or other versions are not a regression.
-for name in ("campaign", "site", "slurm_version", "harness_version", "git_commit", "environment"):
-    if before.text(name) != after.text(name):
-        print(f"{name}: {text.one_line(before.text(name), 100)} -> {text.one_line(after.text(name), 100)}")
-kinds = [set(results.node_facts) for results in (before, after)]
-print("the nodes said the same of themselves" if kinds[0] == kinds[1] else "the nodes are not the same")
+# %% What differs around them, and stops no comparison.
+for difference in surroundings.circumstances(before, after):
+    print(difference)
+
+# %% Which settings are the same question: same group, nodes, ranks and parameters, on the same kind of machine.
+pairs = matching.pairs(repeats.settings(before), repeats.settings(after))
+redefined = matching.one_id_two_cases(before, after)
+for pair in pairs:
+    matching.named(pair, before, after, redefined)
 
 
 # %% One figure for each case: the median over judged steps of the slowest rank.
-def step_times(results: analysis.CampaignResults) -> dict[str, list[float]]:
-    """Median step time in s of every completed case, by label without the repeat: repeats stand together."""
-    found: dict[str, list[float]] = {}
-    for case in results.cases:
-        if results.completed(case["case_id"]) is None or results.of_case("faults", case["case_id"]):
-            continue
-        if not results.has_samples(samples_of(case), "steps"):
+def step_times(results: analysis.CampaignResults, cases: list[Row]) -> np.ndarray:
+    """Median step time in s of each of these repeats that completed without a fault."""
+    found = []
+    for case in cases:
+        if results.of_case("faults", case["case_id"]) or not results.has_samples(samples_of(case), "steps"):
             continue
         samples = results.judged(case["case_id"], "steps", ["step", "step_time_ns"])
         if not len(samples["step"]):
@@ -46,32 +48,37 @@ def step_times(results: analysis.CampaignResults) -> dict[str, list[float]]:
         _, step = np.unique(samples["step"], return_inverse=True)
         slowest = np.zeros(step.max() + 1)
         np.maximum.at(slowest, step, samples["step_time_ns"])
-        label = text.one_line(case["label"]).replace(f"/r{case['repeat']}", "")
-        found.setdefault(label, []).append(float(np.median(slowest)) / 1e9)
-    return found
+        found.append(float(np.median(slowest)) / 1e9)
+    return np.array(found)
 
 
+# %% The ratio of medians. Six repeats on each side are the fewest that have an interval of 95 %.
+def comparison(pair: matching.Pair) -> str:
+    """One setting of both files in words; empty where there is nothing to compare."""
+    if pair.a is None or pair.b is None:
+        return f"only in {'the first' if pair.b is None else 'the second'}"
+    if pair.differences:
+        return f"not compared: {'; '.join(pair.differences.values())} (A the first, B the second)"
+    a, b = step_times(before, pair.a.usable), step_times(after, pair.b.usable)
+    if not len(a) or not len(b):
+        return ""
+    told = f"{text.seconds(float(np.median(a))):>9} -> {text.seconds(float(np.median(b))):>9}"
+    told += f" {np.median(b) / np.median(a) - 1:+7.1%}"
+    spans = interval(a), interval(b)
+    if spans[0] is None or spans[1] is None:
+        return f"{told}  {len(a)} and {len(b)} repeats: too few to say more than this"
+    apart = spans[0][1] < spans[1][0] or spans[1][1] < spans[0][0]
+    return f"{told}  {'intervals do not overlap' if apart else 'intervals overlap'}"
+
+
+# %% What only one of them has, and what is not comparable, is said, never dropped.
 try:
-    first, second = step_times(before), step_times(after)
+    for pair in pairs:
+        if words := comparison(pair):
+            print(f"{text.one_line(pair.any.label):28} {words}")
 except StoreError as error:  # samples are read only now, and so is their damage
     print(error, file=sys.stderr)
     sys.exit(2)
-
-# %% The ratio of medians. Six repeats on each side are the fewest that have an interval of 95 %.
-for label in sorted(first.keys() & second.keys()):
-    a, b = np.array(first[label]), np.array(second[label])
-    change = np.median(b) / np.median(a) - 1
-    told = f"{label:28} {text.seconds(float(np.median(a))):>9} -> {text.seconds(float(np.median(b))):>9} {change:+7.1%}"
-    spans = interval(a), interval(b)
-    if spans[0] is None or spans[1] is None:
-        print(f"{told}  {len(a)} and {len(b)} repeats: too few to say more than this")
-    else:
-        apart = spans[0][1] < spans[1][0] or spans[1][1] < spans[0][0]
-        print(f"{told}  {'intervals do not overlap' if apart else 'intervals overlap'}")
-
-# %% What only one of them has is said, never dropped.
-for label in sorted(first.keys() ^ second.keys()):
-    print(f"{label:28} only in {'the first' if label in first else 'the second'}")
 
 before.close()
 after.close()

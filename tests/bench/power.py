@@ -106,7 +106,7 @@ def last_run(noise: float, runs: int, effect: float, campaigns: int, seed: int) 
     for _ in range(campaigns):
         figures = lognormal(random, (runs + 1,), noise)
         figures[-1] *= 1 + effect
-        said = history.expected(history.measure(figures, SMALLEST), LOWER)
+        said = history.expected(history.measure(figures, SMALLEST, LOWER))
         worse += said.verdict is Change.WORSE
         held += said.interval is not None and said.interval[0] <= effect <= said.interval[1]
     return worse / campaigns, held / campaigns

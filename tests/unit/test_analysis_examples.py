@@ -11,12 +11,14 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import analysis
 from harness.store import TABLES
+from tests.unit import judging_factory
 from tests.unit import results_factory as factory
 from tests.unit.hostile_factory import hostile
 
@@ -75,7 +77,25 @@ def test_the_comparison_finds_the_series_that_was_made_slower(files: Path) -> No
     lines = example("compare_two_runs.py", files, "results.h5", "after.h5").splitlines()
     apart = [line.split()[0] for line in lines if line.endswith("do not overlap")]
     assert apart == ["halo-strong/n4"]
-    assert any(line.startswith("git_commit: ") for line in lines)
+    assert any(line.startswith("git commit: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "other, words",
+    [
+        ({"params": {"rows": 1024}}, "parameters differ: rows 512 in A, 1024 in B"),
+        ({"emulated": True}, "hardware differs: real in A, emulated in B"),
+    ],
+)
+def test_the_comparison_names_what_cannot_be_compared(
+    other: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    judging_factory.campaign(seed=1).write(tmp_path / "a.h5")
+    judging_factory.campaign(1.2, seed=2, **other).write(tmp_path / "b.h5")
+    lines = example("compare_two_runs.py", tmp_path, "a.h5", "b.h5").splitlines()
+    assert [line.split(None, 1) for line in lines] == [
+        ["halo/n2", f"not compared: {words} (A the first, B the second)"]
+    ]
 
 
 def test_what_happened_tells_the_fault_and_its_recovery(files: Path) -> None:

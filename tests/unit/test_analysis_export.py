@@ -133,11 +133,40 @@ def test_the_command_takes_conditions(results: CampaignResults, tmp_path: Path) 
     ]
 
 
+def test_conditions_follow_one_another_and_a_case_may_be_named_by_its_label(
+    results: CampaignResults, tmp_path: Path
+) -> None:
+    table = "samples/torch.train/steps"
+    where = ("--where", "case=train-fault/n2/r0", "attempt=1", "--where", "rank=0", "step=20:23")
+    done = _command(results.path, "--to", str(tmp_path), "--table", table, *where)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = _csv(tmp_path / "samples.torch.train.steps.csv")
+    assert [(r["case_id"], r["step"]) for r in rows] == [("train-fault-r0", s) for s in ("20", "21", "22")]
+
+
+@pytest.mark.parametrize("table", [(), ("--table", "samples/torch.train/steps")])
+def test_no_rows_are_told_with_what_was_asked(
+    results: CampaignResults, table: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--where", "case=train-r0", "attempt=7", "step=3:5")
+    assert export.main([str(results.path), "--to", str(tmp_path), *table, *where]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("no rows with case=train-r0, attempt=7, step=3:5: samples/")
+    assert "samples/torch.train/steps" in said and len(said.splitlines()) == 1
+
+
 BAD = [
-    (("--where", "case=nobody"), "no case ['nobody']"),
+    (
+        ("--where", "case=nobody"),
+        "no case 'nobody'; a case is named by its label or by its id, in brackets here; ",
+    ),
     (("--table", "samples/no/such"), "no table ['samples/no/such']; there are ['cases', "),
     (("--where", "colour=3"), "no table of samples has columns ['colour']"),
     (("--where", "step=soon"), "--where step=soon: 'soon' is no number, list of numbers, or range LOW:HIGH"),
+    (
+        ("--where", "rank=0", "rank=1"),
+        "--where rank=1: rank is given twice; several values are rank=VALUE,VALUE",
+    ),
     (("--where", "step"), "--where step: expected KEY=VALUE, KEY=VALUE,VALUE or KEY=LOW:HIGH"),
 ]
 

@@ -41,7 +41,7 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_cases_of_both_are_there_with_where_they_came_from(two: tuple[Path, Path], tmp_path: Path) -> None:
-    assert merge.merge(tmp_path / "m.h5", two) == []
+    assert merge.merge(tmp_path / "m.h5", two).notes == []
     with load(tmp_path / "m.h5") as merged, load(two[0]) as a, load(two[1]) as b:
         assert [(c["case_id"], c["source"]) for c in merged.cases] == [
             *((c["case_id"], 0) for c in a.cases),
@@ -107,7 +107,7 @@ def test_the_same_case_with_the_same_content_is_taken_once(tmp_path: Path) -> No
     both.attributes["run_id"] = "another"
     factory.allreduce(both, 2, 0, factory.START_NS)
     b = both.write(tmp_path / "b.h5")
-    assert merge.merge(tmp_path / "m.h5", [a, b]) == [
+    assert merge.merge(tmp_path / "m.h5", [a, b]).notes == [
         f"{b}: 2 cases are in another file too, with the same content; taken once"
     ]
     with load(tmp_path / "m.h5") as merged:
@@ -150,7 +150,7 @@ def test_of_a_run_that_was_collected_twice_the_last_one_counts(tmp_path: Path) -
     later = _again()
     later.attributes.update(run_id=ATTRIBUTES["run_id"], collected_wall_ns=factory.START_NS * 2)
     b = later.write(tmp_path / "b.h5")
-    assert merge.merge(tmp_path / "m.h5", [a, b]) == [
+    assert merge.merge(tmp_path / "m.h5", [a, b]).notes == [
         f"{a}: run 20251009-0853-7f3a as it was collected earlier than in {b}; left out"
     ]
     with load(tmp_path / "m.h5") as merged:
@@ -218,6 +218,34 @@ def test_a_file_that_is_there_is_not_replaced_by_mistake(
         f"{two[0]}: is there already; choose another name, or give --force to replace it\n"
     )
     assert two[0].read_bytes() == before
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_that_is_merged_is_never_replaced(
+    link: bool, two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, out = two[0].read_bytes(), two[0]
+    if link:
+        out = tmp_path / "link.h5"
+        out.symlink_to(two[0])
+    assert merge.main([str(out), *map(str, two), "--force"]) == 2
+    assert capsys.readouterr().err == (
+        f"{out}: is one of the files to merge, and would be lost; choose another name\n"
+    )
+    assert two[0].read_bytes() == before
+
+
+def test_a_file_given_twice_or_copied_is_taken_once(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, out = tmp_path / "copy.h5", tmp_path / "m.h5"
+    copy.write_bytes(two[0].read_bytes())
+    assert merge.main([str(out), str(two[0]), str(two[0]), str(copy)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{two[0]}: given more than once; taken once",
+        f"{copy}: a copy of {two[0]}; left out",
+        f"{out}: 2 cases from 1 file",
+    ]
 
 
 def test_repeats_that_were_not_needed_stay_so_and_others_keep_their_samples(tmp_path: Path) -> None:

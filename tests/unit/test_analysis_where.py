@@ -29,6 +29,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> CampaignResults:
     ("where", "wanted"),
     [
         ({"case": "train-r0"}, lambda s, i: s["case"] == 0),
+        ({"case": ["train-fault/n2/r0"]}, lambda s, i: s["case"] == 1),
         ({"case": ["train-fault-r0", "train-r0"]}, lambda s, i: s["case"] >= 0),
         ({"case": []}, lambda s, i: s["case"] < 0),
         ({"attempt": 1}, lambda s, i: i == 1),
@@ -76,7 +77,11 @@ def test_some_columns_are_the_same_as_in_all(results: CampaignResults, method: s
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ({"case": "nobody"}, "no case 'nobody'"),
+        (
+            {"case": "train/n2/r7"},
+            r"no case 'train/n2/r7'; a case is named by its label or by its id, in brackets here; like it are "
+            r".*train/n2/r0 \(train-r0\)",
+        ),
         ({"colour": 1}, r"torch\.train/steps has no column \['colour'\]; it has \['case', 'attempt'"),
         ({"rank": "0"}, "where rank = '0': .* a number, a list of numbers, or a range$"),
         ({"rank": ["0", 1]}, r"where rank = \['0', 1\]: "),

@@ -311,10 +311,31 @@ def test_one_case_id_with_two_definitions_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stamp", ["emulated", "oversubscribed"])
 def test_stamped_figures_are_shown_and_judge_nothing(stamp: str, tmp_path: Path) -> None:
-    found = compared(campaign(seed=1), campaign(1.5, seed=2, **{stamp: True}), tmp_path, metric=TIME)
+    a, b = campaign(seed=1, **{stamp: True}), campaign(1.5, seed=2, **{stamp: True})
+    found = compared(a, b, tmp_path, metric=TIME)
     (line,) = found.lines()
     assert (line.status, line.verdict, found.exit_status(), found.series) == ("worse", None, 3, 0)
     assert words.headline(found).startswith("for information (")
+
+
+def test_real_figures_are_not_compared_with_emulated_ones_unless_told_so(tmp_path: Path) -> None:
+    a, b = campaign(seed=1), campaign(1.5, seed=2, emulated=True)
+    found = compared(a, b, tmp_path)
+    why = "hardware differs: real in A, emulated in B (--despite hardware compares all the same)"
+    assert (told(found), found.exit_status()) == ([("refused", "halo/n2", why)], 3)
+    told_so = compared(a, b, tmp_path, despite=frozenset({"hardware"}))
+    said = "compared although hardware differs: real in A, emulated in B"
+    assert [(x.status, x.verdict is None, x.why) for x in told_so.lines()] == [
+        ("worse", True, said),
+        ("within noise", False, said),
+    ]
+
+
+def test_the_headline_says_what_judges_nothing(tmp_path: Path) -> None:
+    found = compared(campaign(seed=1, emulated=True), campaign(1.5, seed=2, emulated=True), tmp_path)
+    assert words.headline(found) == (
+        "nothing is worse of what is judged: 1 within noise; for information (emulated), judging nothing: 1 worse"
+    )
 
 
 def test_an_answer_is_judged_where_performance_is_not(tmp_path: Path) -> None:
@@ -392,6 +413,42 @@ def test_wrong_options_are_told(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["compare", "trend"])
+@pytest.mark.parametrize(
+    "metric, why",
+    [
+        ("step_time", 'no such metric; did you mean "step_time_ns"?; metrics: residual, step_time_ns'),
+        (
+            "cell_updates",
+            "of it neither higher nor lower is better; metrics: residual, step_time_ns",
+        ),
+    ],
+)
+def test_a_metric_that_is_not_there_is_told_with_those_that_are(
+    metric: str, why: str, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = files(tmp_path)
+    Path(a).rename(tmp_path / "results.h5")
+    given = [str(tmp_path)] if verb == "trend" else [str(tmp_path), b]
+    assert main([verb, *given, "--metric", metric]) == 2
+    assert f"--metric {metric}: {why}" in capsys.readouterr().err
+
+
+def test_the_shift_is_said_to_be_an_estimate_and_no_ratio_of_medians(tmp_path: Path) -> None:
+    found = compared(campaign(seed=1), campaign(1.12, seed=2), tmp_path)
+    for shown in (words.words(found), words.markdown(found)):
+        assert "estimated shift (95 %)" in shown
+        assert shown.count("Hodges and Lehmann's estimate") == 1
+
+
+def test_times_that_are_equal_to_the_last_digit_are_named(tmp_path: Path) -> None:
+    found = compared(campaign(seed=1), campaign(seed=2, noise=0.0), tmp_path)
+    assert [(x.metric, x.why) for x in found.lines()] == [
+        ("residual", ""),
+        (TIME, "all 8 of B are the same to the last digit, as no independent repeats are"),
+    ]
+
+
 @pytest.mark.parametrize("damage", ["absent", "truncated", "foreign", "newer"])
 def test_a_bad_file_is_told(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = (Path(p) for p in files(tmp_path))
@@ -406,6 +463,28 @@ def test_a_bad_file_is_told(damage: str, tmp_path: Path, capsys: pytest.CaptureF
             )
     assert main(["compare", str(a), str(b)]) == 2
     assert str(b) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given, written",
+    [
+        ("<img src=x>&lt;", "&lt;img src=x&gt;&amp;lt;"),
+        ("@everyone a@b.org", "@&#8203;everyone a@&#8203;b.org"),
+        (
+            "#12 o/r#3 gh-4 !5 # head",
+            "\\#&#8203;12 o/r\\#&#8203;3 gh&#8203;-4 !&#8203;5 \\# head",
+        ),
+        (
+            "https://github.com/o/r/issues/1 www.x.org",
+            "https:&#8203;//github.com/o/r/issues/1 www&#8203;.x.org",
+        ),
+        ("a|b `c` [x](y) _z_ \\|", "a\\|b \\`c\\` \\[x\\](y) \\_z\\_ \\\\\\|"),
+        ("- item", "\\- item"),
+        ("+12.1 % (−1 to +2)", "+12.1 % (−1 to +2)"),
+    ],
+)
+def test_markdown_escapes_each_sign_once_and_mentions_nobody(given: str, written: str) -> None:
+    assert words.escape(given) == written
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

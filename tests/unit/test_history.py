@@ -13,7 +13,7 @@ FIVE = Smallest()
 
 
 def said(figures: list[float], smallest: Smallest = FIVE, direction: str = LOW) -> history.Expected:
-    return history.expected(history.measure(figures, smallest), direction)
+    return history.expected(history.measure(figures, smallest, direction))
 
 
 def noisy(factors: list[float], noise: float = 0.01, seed: int = 0) -> list[float]:
@@ -70,13 +70,49 @@ def test_a_history_too_noisy_to_tell_says_so() -> None:
 
 
 def test_the_history_begins_after_the_last_change_of_level() -> None:
-    found = said(noisy([10.0] * 12 + [12.0] * 10 + [12.0]))
+    found = said(noisy([12.0] * 12 + [10.0] * 10 + [10.0]))
     assert (found.verdict, found.runs, found.since) == (Change.WITHIN_NOISE, 10, 12)
-    fresh = said(noisy([10.0] * 12 + [12.0] * 4 + [12.0]))
+    fresh = said(noisy([12.0] * 12 + [10.0] * 4 + [10.0]))
     assert (fresh.verdict, fresh.why) == (
         Change.UNKNOWN,
         "4 earlier runs since the last change of level: 6 are needed",
     )
+
+
+@pytest.mark.parametrize("slow", [1, 2, 3, 5, 6, 12, 30])
+@pytest.mark.parametrize("factor, direction", [(1.25, LOW), (0.75, "higher")])
+def test_a_lasting_regression_is_worse_however_long_it_lasts(
+    slow: int, factor: float, direction: str
+) -> None:
+    found = said(noisy([10.0] * 9 + [10 * factor] * slow), direction=direction)
+    assert found.verdict is Change.WORSE
+    assert ("nobody accepted it" in found.why) is (slow >= 3)
+
+
+def test_a_level_before_of_too_few_runs_is_unknown_and_says_how_much_worse() -> None:
+    found = said([10.0, 10.1, 9.9, 10.0, *[12.5, 12.4, 12.6] * 3])
+    assert (found.verdict, found.runs) == (Change.UNKNOWN, 4)
+    assert found.why == (
+        "worse than the level before run 4: 9 runs since then, +25.0 % in the median, and nobody accepted it "
+        "(`harness trend FOLDER --accept RUN`); "
+        "that level has 4 runs: 6 are needed"
+    )
+
+
+@pytest.mark.parametrize("accepted", [10, 12, 15])
+def test_an_accepted_level_is_the_history(accepted: int) -> None:
+    figures = noisy([10.0] * 12 + [12.0] * 10)
+    found = history.expected(history.measure(figures, FIVE, LOW, accepted=accepted))
+    assert (found.verdict, found.runs, found.since, found.why) == (Change.WITHIN_NOISE, 9, 12, "")
+    again = history.measure(noisy([10.0] * 12 + [12.0] * 10 + [14.0] * 8), FIVE, LOW, accepted=accepted)
+    assert (history.expected(again).verdict, again.since, again.until) == (Change.WORSE, 12, 22)
+
+
+def test_a_level_that_came_back_begins_a_new_history() -> None:
+    found = said(noisy([10.0] * 9 + [12.5] * 8 + [10.0] * 8))
+    assert (found.verdict, found.since, found.why) == (Change.WITHIN_NOISE, 17, "")
+    half = said(noisy([10.0] * 9 + [15.0] * 8 + [12.0] * 8))
+    assert (half.verdict, half.since, half.until) == (Change.WORSE, 0, 9)
 
 
 def test_a_constant_history() -> None:

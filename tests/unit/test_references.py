@@ -64,7 +64,10 @@ def test_too_few_repeats_and_a_wide_interval_are_unknown(base: str, tmp_path: Pa
 def test_other_hardware_is_invalid_unless_the_gate_says_so(base: str, tmp_path: Path) -> None:
     other = {"seed": 2, "facts": {"cpus": 64}}
     found, said = judged(campaign(gates=[gate(baseline=base)], **other), tmp_path)
-    assert (found, "hardware differs: cpus 2 in A, 64 in B" in said) == (Verdict.INVALID, True)
+    assert (found, "hardware differs: cpus 2 in the baseline, 64 in this run" in said) == (
+        Verdict.INVALID,
+        True,
+    )
     told = judged(campaign(gates=[gate(baseline=base, despite=["hardware"])], **other), tmp_path)
     assert told[0] is Verdict.WITHIN_NOISE
     on_the_way = judged(
@@ -79,7 +82,14 @@ def test_an_emulated_baseline_is_invalid_and_an_emulated_run_for_information(
     emulated = str(campaign(seed=1, emulated=True).write(tmp_path / "emulated.h5"))
     assert judged(campaign(seed=2, gates=[gate(baseline=emulated)]), tmp_path)[0] is Verdict.INVALID
     found, said = judged(campaign(1.5, seed=2, gates=[gate(baseline=base)], emulated=True), tmp_path)
-    assert (found, said.endswith("worse (emulated: for information)")) == (Verdict.PASS, True)
+    assert (found, "hardware differs: real in the baseline, emulated in this run" in said) == (
+        Verdict.INVALID,
+        True,
+    )
+    told_so = campaign(1.5, seed=2, gates=[gate(baseline=base, despite=["hardware"])], emulated=True)
+    for made in (told_so, campaign(1.5, seed=2, gates=[gate(baseline=emulated)], emulated=True)):
+        found, said = judged(made, tmp_path)
+        assert (found, "(emulated: for information)" in said) == (Verdict.PASS, True)
 
 
 @pytest.mark.parametrize("damage", ["absent", "foreign"])
@@ -123,6 +133,20 @@ def test_a_gate_against_the_history_of_a_folder(factor: float, verdict: Verdict,
     folder = past(tmp_path, 8)
     found, said = judged(campaign(factor, repeats=1, seed=5, day=30, gates=[gate(history=folder)]), tmp_path)
     assert (found, "(n=1) against the history of 8 runs" in said) == (verdict, True)
+
+
+def test_a_lasting_regression_fails_a_gate_until_it_is_accepted(tmp_path: Path) -> None:
+    folder = past(tmp_path, 9)
+    for day in range(9, 16):
+        path = tmp_path / "past" / f"r{day}" / "results.h5"
+        path.parent.mkdir()
+        campaign(1.25, repeats=2, seed=5, day=day).write(path)
+    now = campaign(1.25, seed=5, day=20, gates=[gate(history=folder)])
+    found, said = judged(now, tmp_path)
+    assert (found, "against the history of 9 runs" in said) == (Verdict.FAIL, True)
+    assert "worse than the level before 2025-" in said and "8 runs since then" in said
+    (tmp_path / "past" / "accepted.txt").write_text("# levels\nrun-5-9 by me\n")
+    assert judged(now, tmp_path)[0] is Verdict.WITHIN_NOISE
 
 
 def test_a_short_history_and_none_are_unknown(tmp_path: Path) -> None:

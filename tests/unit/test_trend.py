@@ -14,6 +14,7 @@ import pytest
 
 from analysis.compare import Asked
 from analysis.trend import Trend, of_folder
+from analysis.trend_words import headline
 from harness.cli import main
 from tests.unit import junit_schema
 from tests.unit import results_factory as factory
@@ -56,9 +57,36 @@ def test_few_runs_are_unknown(tmp_path: Path) -> None:
 
 
 def test_a_change_of_level_is_told_and_the_history_begins_behind_it(tmp_path: Path) -> None:
-    found = of_folder(folder(tmp_path, [1.0] * 8 + [1.3] * 8), Asked())
+    found = of_folder(folder(tmp_path, [1.3] * 8 + [1.0] * 8), Asked())
     (line,) = [x for x in found.lines if x.metric == TIME]
     assert (line.status, line.changed, line.expected and line.expected.runs) == ("within noise", (8,), 7)
+
+
+def test_a_lasting_regression_is_worse_until_it_is_accepted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = folder(tmp_path, [1.0] * 8 + [1.3] * 8)
+    assert main(["trend", str(place), "--metric", TIME]) == 1
+    said = capsys.readouterr().out
+    assert "WORSE" in said
+    assert "worse than the level before 2025-" in said
+    assert f"to accept the level of halo/n2 {TIME}: harness trend {place} --accept run-5-8" in said
+    assert main(["trend", str(place), "--metric", TIME, "--accept", "run-5-8"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == f"the level of run run-5-8 is accepted, see {place / 'accepted.txt'}\n"
+    assert "WITHIN NOISE" in shown.out and "to accept" not in shown.out
+    assert main(["trend", str(place), "--metric", TIME]) == 0
+    assert (place / "accepted.txt").read_text().split()[0] == "run-5-8"
+
+
+def test_a_run_that_is_not_there_cannot_be_accepted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = folder(tmp_path, [1.0] * 2)
+    assert main(["trend", str(place), "--accept", "run-5-7"]) == 2
+    said = capsys.readouterr().err
+    assert f"--accept run-5-7: no run of that id or folder below {place}; did you mean" in said
+    assert not (place / "accepted.txt").exists()
 
 
 def test_runs_of_other_software_are_no_history_unless_told_otherwise(tmp_path: Path) -> None:
@@ -73,6 +101,13 @@ def test_emulated_runs_are_for_information(tmp_path: Path) -> None:
     found = of_folder(folder(tmp_path, [1.0] * 8 + [1.5], emulated=True), Asked(metric=TIME))
     assert ([x.verdict for x in found.lines], found.exit_status()) == ([None], 3)
     assert told(found)[0][0] == "worse"
+
+
+def test_the_headline_says_what_judges_nothing(tmp_path: Path) -> None:
+    found = of_folder(folder(tmp_path, [1.0] * 8 + [1.5], emulated=True), Asked())
+    assert headline(found) == (
+        "the last run is not worse, of what is judged: 1 within noise; for information, judging nothing: 1 worse"
+    )
 
 
 def test_what_ended_is_new_or_failed_is_told(tmp_path: Path) -> None:
