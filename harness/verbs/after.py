@@ -27,10 +27,18 @@ from harness.verbs import UsageError
 
 
 def collect(options: argparse.Namespace) -> int:
-    """results.h5 of a run as it is now."""
+    """results.h5 of a run as it is now, and which of its streams are not as they should be."""
+    from harness import collect_streams
     from harness.collect import collect as to_file
+    from harness.store import Results
 
-    print(to_file(RunDir(options.run)))
+    path = to_file(RunDir(options.run))
+    with Results(path) as found:
+        labels = {row["case_id"]: row["label"] for row in found.rows("cases")}
+        notes = collect_streams.words(found.rows("streams"), labels, path)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(path)
     return EXIT_PASS
 
 
