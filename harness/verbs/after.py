@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,17 +156,18 @@ def _designed(results: CampaignResults) -> Iterator[str]:
 def report_and_judge(results: Path, out: Path) -> int:
     """One line a case, the three reports, and the exit code that the verdicts ask for."""
     import analysis
+    from analysis.commandline import terminal_width
     from analysis.report import write
     from analysis.verdict import judge as judge_results
 
     with analysis.load(results) as loaded:
         verdicts = judge_results(loaded)
         designed = tuple(_designed(loaded))
-    width = shutil.get_terminal_size((180, 24)).columns
+    width = terminal_width()
     for verdict in verdicts:
         words = f"{_MARKS[verdict.verdict]:<8}{verdict.label:<28} {verdict.key_figure}"
         words += f"  [{verdict.why}]" if verdict.why else ""
-        print(words if len(words) <= width else words[: width - 2] + "…]")
+        print(words if width is None or len(words) <= width else words[: width - 2] + "…]")
     for line in designed:
         print(line)
     paths = write(results, out)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -289,3 +295,57 @@ def test_the_exit_code_is_that_of_the_worst_case(
 
 def test_a_file_without_cases_is_no_pass(tmp_path: Path) -> None:
     assert main([str(Campaign().write(tmp_path / "r.h5"))]) == 3
+
+
+# --- how it is printed -----------------------------------------------------------------------------------------
+
+LONG = " ".join(f"reason{number}" for number in range(150))  # 1400 characters
+
+
+def _long(folder: Path) -> Path:
+    """A file whose first case fails for a reason that is longer than any line."""
+    campaign = factory.small()
+    check_failed(campaign)
+    next(c for c in campaign.tables["checks"] if not c["passed"])["detail"] = LONG
+    return campaign.write(folder / "results.h5")
+
+
+@pytest.mark.parametrize("module", ["analysis.verdict", "harness"])
+def test_a_reason_is_not_cut_where_nobody_looks_at_a_terminal(tmp_path: Path, module: str) -> None:
+    verb = ["judge"] if module == "harness" else []
+    done = subprocess.run(
+        [sys.executable, "-m", module, *verb, str(_long(tmp_path))],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert [line.count(LONG) for line in done.stdout.splitlines() if line.startswith("FAIL")] == [1]
+
+
+@pytest.mark.parametrize("width", [60, 150])
+def test_on_a_terminal_a_reason_is_wrapped_at_its_width(tmp_path: Path, width: int) -> None:
+    path = _long(tmp_path)
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "analysis.verdict", str(path)], stdout=theirs, env=environment
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        while True:
+            said += os.read(ours, 65536)
+    except OSError:  # the other end is closed: it has ended
+        pass
+    finally:
+        os.close(ours)
+        process.wait(timeout=60)
+    lines = said.decode().splitlines()
+    assert max(map(len, lines)) <= width
+    assert LONG in " ".join(" ".join(lines).split())
+
+
+def test_summaries_have_the_whole_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(_long(tmp_path)), "--json"]) == 1
+    whys = [case["why"] for case in json.loads(capsys.readouterr().out)["cases"]]
+    assert [why.count(LONG) for why in whys if LONG[:20] in why] == [1]
