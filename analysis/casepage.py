@@ -18,6 +18,7 @@ Words = dict[str, Any]
 
 SHOWN_CHECKS = 12  # of one case; those that failed first
 SHOWN_FIGURES = 40  # of one case
+REASON = 600  # characters of a reason in a row; the evidence behind it has all
 SHOWN_ATTEMPTS = 20  # of one case; the first and the last
 TOLD_IN_FULL = {True: 150, False: 350}  # cases that pass, or do not, with all of their details in the page
 OPEN_CASES = 60  # with more cases than these, a group whose cases all pass is folded
@@ -105,7 +106,10 @@ def _named(verdict: Verdict, verdicts: Sequence[CaseVerdict]) -> Words:
     return {
         "verdict": verdict.value,
         "css": css(verdict),
-        "rows": [{"anchor": f"case-{n}", "label": v.label, "why": v.why} for n, v in mine[:LISTED]],
+        "rows": [
+            {"anchor": f"case-{n}", "label": v.label, "why": text.one_line(v.why, REASON)}
+            for n, v in mine[:LISTED]
+        ],
         "more": max(0, len(mine) - LISTED),
     }
 
@@ -198,7 +202,7 @@ def _case(
         "css": css(verdict.verdict),
         "label_words": text.breakable(case["label"]),
         "key_figure": verdict.key_figure,
-        "why": verdict.why,
+        "why": text.one_line(verdict.why, REASON),
         "evidence_lines": [_evidence(line) for line in verdict.evidence],
         "twin_label": twin["label"] if twin else case["twin"],
         "again": again(results, case),

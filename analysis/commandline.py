@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -62,6 +63,11 @@ def _print(path: str, as_json: bool, act: Callable[[CampaignResults], tuple[Any,
     print(dump(data) if as_json else words)
     sys.stdout.flush()
     return code
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal to which words are printed; None where they go to a file or another program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def guarded(action: Callable[[], int]) -> int:

@@ -32,9 +32,9 @@ def page(found: Comparison) -> str:
     sections = [_table(found, "What needs a look", loud)]
     if drawn:
         svg = Markup(change_figures.changes(drawn, found.asked.smallest))
-        sections.append(
-            Section("Changes", figures=[Figure(svg, f"the first {len(drawn)} series, worst first")])
-        )
+        full = len(drawn) == change_figures.MAXIMUM_ROWS
+        words = f"the first {len(drawn)} series, worst first" if full else ""
+        sections.append(Section("Changes", figures=[Figure(svg, words)]))
     sections.append(_table(found, "What did not get worse", QUIET))
     notes = [*found.notes, *(f"neither higher nor lower is better: {c}" for c in found.not_compared)]
     sections.append(Section("Circumstances", notes=notes or ["nothing else differs between the files"]))

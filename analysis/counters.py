@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from analysis import svg, text
+from analysis import svg
 from analysis.figures import ticks
 from analysis.results import CampaignResults
 from analysis.series import Floats
 from analysis.timelines import natural
 from harness.store import Table
 
-MAXIMUM_LINES = 12  # nodes or GPUs drawn as lines of their own
+MAXIMUM_LINES = len(svg.SERIES)  # nodes or GPUs drawn as lines of their own: each colour is one of them
 POINTS = 300  # of one line
 BINS = 160  # of a spread over many
-SIZE = (360.0, 200.0)
+SIZE = (470.0, 176.0)
 
 _HOST = (
     ("cpu_percent", "processor", "%", False),
@@ -33,8 +34,16 @@ _GPU = (
 _Line = tuple[str, Floats, Floats]  # of whom, minutes, values
 
 
-def telemetry(results: CampaignResults) -> list[tuple[str, str]]:
-    """A plot for each counter that was recorded: ``(what, svg)``.
+@dataclass(frozen=True)
+class Counted:
+    """Plots of what hosts counted, or GPUs, and what the colours of all of them mean."""
+
+    keys: tuple[tuple[str, str], ...]  # words, css class
+    plots: tuple[tuple[str, str], ...]  # what, svg
+
+
+def telemetry(results: CampaignResults) -> list[Counted]:
+    """A plot for each counter that was recorded.
 
     Raises:
         StoreError: the samples are damaged.
@@ -45,10 +54,22 @@ def telemetry(results: CampaignResults) -> list[tuple[str, str]]:
             continue
         samples = results.samples("telemetry", table)
         places = _places(results, samples)
-        for column, words, unit, counter in kinds:
-            if column in samples and len(samples[column]):
-                found.append((words, _counter(_lines(samples, places, column, counter), words, unit)))
+        plots = [
+            (words, _counter(_lines(samples, places, column, counter), words, unit))
+            for column, words, unit, counter in kinds
+            if column in samples and len(samples[column])
+        ]
+        if plots:
+            found.append(Counted(_keys([name for name, _ in places]), tuple(plots)))
     return found
+
+
+def _keys(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """What the colours of a plot mean."""
+    if len(names) <= MAXIMUM_LINES:
+        return tuple((name, svg.series_colour(number)) for number, name in enumerate(names))
+    median = (f"median of {len(names)}", svg.SERIES[0])
+    return median, ("lowest to highest", f"{svg.SERIES[0]} faint")
 
 
 def _places(results: CampaignResults, samples: Table) -> list[tuple[str, np.ndarray]]:
@@ -99,7 +120,7 @@ def _counter(lines: Sequence[_Line], words: str, unit: str) -> str:
     everything = everything[np.isfinite(everything)]
     most = float(everything.max()) if len(everything) else 1.0
     end = max(float(minutes[-1]) for _, minutes, _ in lines if len(minutes))
-    plot = svg.Plot(f"{words} over time", SIZE, (58, 34, 12, 40))
+    plot = svg.Plot(f"{words} over time", SIZE, (66, 10, 18, 40))
     plot.x_axis(0, end or 1.0, lambda v: f"{v:.4g}", label="minutes")
     high = 100.0 if unit == "%" and most <= 100 else (most or 1.0) * 1.05
     shown = svg.byte_ticks(0, high, 4) if unit == "B" else svg.linear_ticks(0, high, 4)
@@ -107,17 +128,8 @@ def _counter(lines: Sequence[_Line], words: str, unit: str) -> str:
     if len(lines) <= MAXIMUM_LINES:
         for number, (_, minutes, values) in enumerate(lines):
             plot.line(minutes, values, f"{svg.series_colour(number)} fine")
-        keys = [(text.one_line(n, 14), svg.series_colour(i), "line") for i, (n, _, _) in enumerate(lines)]
-        if len(keys) <= 4 and sum(svg.width(k[0], 11.5) + 36 for k in keys) < SIZE[0] - 60:
-            plot.legend(keys)
     else:
         _spread(plot, lines, end or 1.0)
-        plot.legend(
-            [
-                ("lowest to highest", f"{svg.SERIES[0]} faint", "area"),
-                (f"median of {len(lines)}", svg.SERIES[0], "line"),
-            ]
-        )
     return plot.svg()
 
 

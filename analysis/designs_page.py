@@ -13,35 +13,58 @@ Words = dict[str, Any]
 
 SIZE = (470.0, 230.0)
 MAXIMUM_DRAWN = 12
+WIDE = 4.0  # ratios that lie further apart are drawn on a logarithmic axis
 
 _CSS = {"better": "pass", "worse": "fail"}
 
 
 def pairs_figure(found: paired.Pairing) -> str:
-    """How much b differs from a in each pair, in the order of the repeats; the band is what does not matter."""
-    changes = [100 * (pair.ratio - 1) for pair in found.pairs if pair.a > 0]
-    if len(changes) < 2:
+    """b over a in each pair, in the order of the repeats, and behind them all pairs together with their interval.
+
+    The band is what does not matter. Ratios that lie far apart need a logarithmic axis, and are told as factors.
+    """
+    pairs = [pair for pair in found.pairs if pair.a > 0 and pair.b > 0]
+    number = len(pairs)
+    if number < 2:
         return ""
     difference = found.difference
-    interval = [100 * x for x in difference.interval] if difference.interval and difference.relative else []
-    smallest = 100 * found.smallest
-    low, high = min(*changes, -smallest, *interval), max(*changes, smallest, *interval)
-    pad = (high - low) * 0.1
-    plot = svg.Plot(f"{found.name}: b against a, pair by pair", SIZE, (60, 36, 18, 42))
-    number = len(changes)
-    plot.x_axis(-0.6, number + 0.4, lambda v: f"{v:.0f}", svg.whole_ticks(0, number - 1, 8), label="repeat")
-    plot.y_axis(low - pad, high + pad, lambda v: f"{v:+.3g} %".replace("-", "\u2212"), label="b against a")
-    plot.band([-0.6, number + 0.4], [-smallest] * 2, [smallest] * 2, f"{svg.MUTED} wash")
-    plot.line([-0.6, number + 0.4], [0, 0], f"{svg.MUTED} thin")
-    first = [i for i, pair in enumerate(p for p in found.pairs if p.a > 0) if pair.a_first]
-    second = [i for i in range(number) if i not in set(first)]
-    plot.dots(first, [changes[i] for i in first], svg.SERIES[0], 6)
-    plot.rings(second, [changes[i] for i in second], svg.SERIES[0], 3)
+    interval = [1 + x for x in difference.interval] if difference.interval and difference.relative else []
+    ratios = [pair.ratio for pair in pairs]
+    drawn = [*ratios, 1 - found.smallest, 1 + found.smallest, *interval]
+    log = min(drawn) > 0 and max(drawn) > WIDE * min(drawn)
+    low, high = min(drawn), max(drawn)
+    plot = svg.Plot(f"{found.name}: b against a, pair by pair", SIZE, (60, 30, 18, 42))
+    numbers = svg.whole_ticks(0, number - 1, 8)
+    plot.x_axis(
+        -0.6, number + 0.4, lambda v: "all" if v == number else f"{v:.0f}", [*numbers, float(number)], label="repeat"
+    )  # fmt: skip
+    pad = (high / low) ** 0.08 if log else (high - low) * 0.1
+    ends = (low / pad, high * pad) if log else (low - pad, high + pad)
+    plot.y_axis(*ends, _factor if log else _change, log=log, label="b over a" if log else "b against a")
+    whole = [-0.6, number + 0.4]
+    plot.band(whole, [1 - found.smallest] * 2, [1 + found.smallest] * 2, f"{svg.MUTED} wash")
+    plot.line(whole, [1, 1], f"{svg.MUTED} thin")
+    first = [i for i, pair in enumerate(pairs) if pair.a_first]
+    second = [i for i, pair in enumerate(pairs) if not pair.a_first]
+    plot.dots(first, [ratios[i] for i in first], svg.SERIES[0], 7)
+    plot.rings(second, [ratios[i] for i in second], svg.SERIES[0], 3)
+    keys = [("a first", svg.SERIES[0], "dot"), ("b first", svg.SERIES[0], "ring")]
     if interval and difference.change is not None:
         plot.segments(number, interval[0], number, interval[1], f"{svg.INK} strong")
-        plot.dots([number], [100 * difference.change], svg.INK, 7)
-    plot.legend([("a first", svg.SERIES[0], "dot"), ("estimate, 95 %", svg.INK, "line")])
+        plot.dots([number], [1 + difference.change], svg.INK, 7)
+        keys.append(("all, 95 % interval", svg.INK, "bar"))
+    plot.legend(keys)
     return plot.svg()
+
+
+def _factor(ratio: float) -> str:
+    return f"\u00d7 {ratio:.4g}"
+
+
+def _change(ratio: float) -> str:
+    """A ratio near 1 as what it changes."""
+    change = round(100 * (ratio - 1), 9)
+    return f"{change:+.3g} %".replace("-", "\u2212") if change else "0"
 
 
 def _pairing(found: paired.Pairing, number: int) -> Words:

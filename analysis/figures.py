@@ -19,7 +19,7 @@ from analysis.scaling import step_times_s
 from analysis.series import Floats
 
 SMALL = (470.0, 280.0)  # px; two beside each other on a desk, one on a phone
-MARGINS = (66.0, 36.0, 18.0, 42.0)
+MARGINS = (66.0, 30.0, 18.0, 42.0)
 MAXIMUM_ROWS = 40  # of step times in one figure
 MAXIMUM_DOTS = 1200  # in one figure of step times
 

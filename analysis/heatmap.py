@@ -23,6 +23,7 @@ NOTABLE = 0.05  # a node this much slower than the others of its cases, in the m
 
 _CELLS = (24.0, 16.0)  # px, of few columns and of many
 _SHADES = (-0.2, -0.1, -0.05, -0.02, 0.02, 0.05, 0.1, 0.2)  # between the nine colours
+_KEYS = 430.0  # px of what the colours mean
 _CSS = ("h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7", "h8")
 
 
@@ -182,7 +183,7 @@ def _draw(
     cell = _CELLS[len(columns) > 42]
     longest = max(svg.width(text.one_line(ran[n]["label"], 26), 10.5) for n in columns)
     left, foot = max(gutter(labels), longest * 0.62), 16 + longest * 0.8  # words below are turned
-    width = max(left + cell * len(columns) + 24, 420.0)
+    width = left + max(cell * len(columns) + 24, _KEYS)
     plot = svg.Plot("Nodes by cases: how much longer a node took than the others of its case",
                     (width, 36 + cell * len(shown) + foot), (left, 36, 24, foot))  # fmt: skip
     plot.right = left + cell * len(columns)

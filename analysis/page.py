@@ -42,8 +42,12 @@ def _scaling(results: CampaignResults) -> list[Words]:
             "series": s,
             "drawn": [
                 Markup(drawn)
-                for draw in (scaling_figures.time, scaling_figures.efficiency, scaling_figures.parts)
-                if s.points and (drawn := draw(s))
+                for draw, fewest in (  # over one node count there is nothing to see, beside its parts
+                    (scaling_figures.time, 2),
+                    (scaling_figures.efficiency, 2),
+                    (scaling_figures.parts, 1),
+                )
+                if len(s.points) >= fewest and (drawn := draw(s))
             ],
             "fits": [
                 {"fit": f, "words": scaling_words.parameter_words(f), "best": f.law == s.best} for f in s.fits
@@ -131,7 +135,7 @@ def _sections(told: Words) -> list[tuple[str, str, Any]]:
         ("stability", "Stability", told["stability"]["cases"] or told["stability"]["stragglers"]),
         ("times", "Step times", told["step_times"]["rows"]),
         ("nodes", "Nodes", told["where"]["attempts"]),
-        ("telemetry", "Telemetry", told["telemetry"]["plots"] or told["telemetry"]["absent"]),
+        ("telemetry", "Telemetry", told["telemetry"]["counted"] or told["telemetry"]["absent"]),
         ("environment", "Environment", True),
         ("jobs", "Jobs", told["jobs"]["rows"]),
     ]

@@ -45,7 +45,10 @@ def telemetry(results: CampaignResults) -> Words:
     for row in results.telemetry_absent:
         absent.setdefault((row["what"], row["reason"]), []).append(row["node"])
     return {
-        "plots": [(words, Markup(drawn)) for words, drawn in counters.telemetry(results)],
+        "counted": [
+            {"legend": one.keys, "plots": [(words, Markup(drawn)) for words, drawn in one.plots]}
+            for one in counters.telemetry(results)
+        ],
         "absent": [(what, reason, nodes) for (what, reason), nodes in absent.items()],
     }
 

@@ -319,7 +319,7 @@ def _where_right(rule: Rule) -> Rule:
     return asked
 
 
-# In the order in which their findings are told.
+# In the order in which their findings are told. What did not arrive comes first: others may be unknown for that alone.
 RULES: tuple[Rule, ...] = (
-    ended, where_it_ran, faults, controls, *map(_where_right, PROOFS), answered, measured, limits, of_site, evidence,
+    ended, evidence, where_it_ran, faults, controls, *map(_where_right, PROOFS), answered, measured, limits, of_site,
 )  # fmt: skip

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis import svg, text
+from analysis import labels, svg, text
 from analysis.figures import MARGINS, SMALL, ticks
 from analysis.models import STRONG, time_s
 from analysis.scaling import Series
 
 _LAWS = {"Universal Scalability": "USL"}  # short enough for a key
+_WIDE = 10.0  # times whose ratio is larger need a logarithmic axis
+_SAID = 0.12  # a share as large as this has room for its figure, on a phone too
+_MOST = 4.0  # a single repeat whose efficiency is above is not drawn, where no median is
 
 
 def _percent(value: float) -> str:
@@ -53,7 +56,7 @@ def time(series: Series) -> str:
     plot = svg.Plot(f"{series.group}: step time over nodes, {series.mode} scaling", SMALL, MARGINS)
     _node_axis(plot, nodes, [p.nodes for p in beyond])
     label = "time of a step, slowest rank"
-    if series.mode == STRONG:
+    if series.mode == STRONG or max(every) > _WIDE * min(every):
         low = max(min(*every, float(ideal[-1])), max(every) / 1e4)
         plot.y_axis(low / 1.15, max(every) * 1.15, ticks("s"), log=True, label=label)
     else:
@@ -87,12 +90,13 @@ def time(series: Series) -> str:
 def efficiency(series: Series) -> str:
     """Efficiency over node counts against the base: rings are repeats, bars intervals, the line their median."""
     nodes = [p.nodes for p in series.points]
-    each = [[p.efficiency * p.median_s / t for t in p.times_s] for p in series.points]
-    highest = max(1.0, *itertools.chain.from_iterable(each))
+    most = max(_MOST, *(p.efficiency for p in series.points))
+    each = [[e for t in p.times_s if (e := p.efficiency * p.median_s / t) <= most] for p in series.points]
+    highest = max(1.0, *(p.efficiency for p in series.points), *itertools.chain.from_iterable(each))
     plot = svg.Plot(f"{series.group}: {series.mode} efficiency over nodes", SMALL, MARGINS)
     _node_axis(plot, nodes)
     label = f"{series.mode} efficiency, base {text.count(series.base_nodes, 'node')}"
-    plot.y_axis(0, min(highest, 4.0) * 1.12, _percent, label=label)
+    plot.y_axis(0, highest * 1.12, _percent, label=label)
     plot.line([nodes[0], nodes[-1]], [1, 1], f"{svg.MUTED} dash")
     _rings(plot, series, each, svg.SERIES[2])
     for p in series.points:
@@ -101,42 +105,59 @@ def efficiency(series: Series) -> str:
                 p.nodes, p.efficiency_interval[0], p.nodes, p.efficiency_interval[1], f"{svg.SERIES[2]} bar"
             )
     plot.line(nodes, [p.efficiency for p in series.points], svg.SERIES[2])
-    for p in series.points if len(nodes) <= 8 else (series.points[0], series.points[-1]):
-        last = p is series.points[-1] and len(nodes) > 1
-        at = plot.x.at(p.nodes) + (6 if last else -6)
-        plot.text(
-            at,
-            plot.y.at(p.efficiency) + 20,
-            text.fine_percent(p.efficiency),
-            "value end" if last else "value",
-        )
+    for box, words in efficiency_labels(plot, series, each):
+        plot.text(box[0], box[3] - 2.5, words, "value")
     return plot.svg()
 
 
+def efficiency_labels(
+    plot: svg.Plot, series: Series, each: Sequence[Sequence[float]]
+) -> list[tuple[labels.Box, str]]:
+    """The value of each point and where it stands beside it, where there is room; ends first, for they tell most."""
+    points = series.points
+    lines = [labels.along([(plot.x.at(p.nodes), plot.y.at(p.efficiency)) for p in points])]
+    lines.append(labels.along([(plot.left, plot.y.at(1)), (plot.right, plot.y.at(1))]))
+    for p, values in zip(points, each, strict=True):
+        x = plot.x.at(p.nodes)
+        lines.append(labels.around([(x, plot.y.at(v)) for v in values], 5))
+        lines.append(labels.along([(x, plot.y.at(v)) for v in p.efficiency_interval or ()], 2))
+    taken = list(itertools.chain.from_iterable(lines))
+    bounds = (plot.left + 2, plot.top - 4, plot.right + 14, plot.bottom - 1)
+    found = []
+    for p in sorted(points, key=lambda p: p not in (points[0], points[-1])):
+        words = text.fine_percent(p.efficiency)
+        mark = (plot.x.at(p.nodes), plot.y.at(p.efficiency))
+        box = labels.place(mark, svg.width(words, labels.HEIGHT), taken, bounds)
+        if box is not None:
+            taken.append(box)
+            found.append((box, words))
+    return found
+
+
 def parts(series: Series) -> str:
-    """Where the time of a step goes, a bar for each node count; empty where it was not recorded."""
+    """Where the time of a step goes, a bar for each node count, as HTML, for a bar may be as wide as its page.
+
+    Empty where it was not recorded.
+    """
     told = [p for p in series.points if p.shares]
     if not told:
         return ""
     names = list(dict.fromkeys(name for p in told for name in p.shares or ()))
-    plot = svg.Plot(
-        f"{series.group}: where the time of a step goes",
-        (SMALL[0], 66 + 26.0 * len(told) + 42),
-        (76, 40, 18, 42),
+    colours = {n: svg.MUTED if n == "rest" else svg.series_colour(i) for i, n in enumerate(names)}
+    keys = "".join(f'<li class="{colours[n]}"><i></i>{svg.escape(n)}</li>' for n in names)
+    rows = "".join(
+        f"<div><span>{text.count(p.nodes, 'node')}</span><p>{_bar(p.shares or {}, colours)}</p></div>"
+        for p in told
     )
-    plot.rows([text.count(p.nodes, "node") for p in told])
-    # Medians of parts that change against each other may be more than the median of the whole.
-    end = max(1.0, *(sum(share for share in (p.shares or {}).values() if share > 0) for p in told))
-    plot.x_axis(
-        0, end, _percent, [0, 0.25, 0.5, 0.75, 1.0], label="share of the time of the median step", grid=True
+    caption = "<figcaption>where the time of the median step goes, a bar for each node count</figcaption>"
+    return f'{caption}<div class="shares">{rows}<ul class="keys">{keys}</ul></div>'
+
+
+def _bar(shares: Mapping[str, float], colours: Mapping[str, str]) -> str:
+    """Shares beside each other, each with its figure where there is room for it."""
+    return "".join(
+        f'<i class="{colours[name]}" style="flex:{share:.4f}" title="{svg.escape(name)}: {text.percent(share)}">'
+        f"{_percent(share) if share >= _SAID else ''}</i>"
+        for name, share in shares.items()
+        if share > 0
     )
-    for row, p in enumerate(told):
-        at = 0.0
-        for name, share in (p.shares or {}).items():
-            if share > 0:
-                css = svg.MUTED if name == "rest" else svg.series_colour(names.index(name))
-                plot.box(at, at + share, row, 16, f"{css} most", f"{name}: {text.percent(share)}", 0)
-                at += share
-    keys = [(n, svg.MUTED if n == "rest" else svg.series_colour(i), "area") for i, n in enumerate(names)]
-    plot.legend([(n, f"{css} most", shape) for n, css, shape in keys])
-    return plot.svg()

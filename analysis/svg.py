@@ -110,7 +110,7 @@ def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         found = [s * 10.0**d for d in decades for s in subs if low * 0.999 <= s * 10.0**d <= high * 1.001]
         if len(found) <= most:
-            return found or [low, high]
+            return found if len(found) > 1 else linear_ticks(low, high, most)
     return found[:: math.ceil(len(found) / most)]
 
 
@@ -317,7 +317,9 @@ class Plot:
         self._add(f"{head}{turned}>{said}{title}</text>")
 
     def legend(self, items: Sequence[tuple[str, str, str]], up: float = 0) -> None:
-        """Keys above the area, at the right: words, colour, and ``line``, ``dash``, ``dots``, ``dot`` or ``area``.
+        """Keys above the area, at the right: words, colour, and what they look like.
+
+        That is ``line``, ``dash``, ``dots``, ``dot``, ``ring``, ``bar`` (a dot in its interval) or ``area``.
 
         Args:
             up: px above their usual place, for further rows of them.
@@ -331,8 +333,12 @@ class Plot:
             if shape in ("line", "dash", "dots"):
                 style = {"line": "", "dash": " dash", "dots": " dot"}[shape]
                 self._path(f"M{left} {number(y)}h16", f"l {css}{style}")
-            elif shape == "dot":
+            elif shape in ("dot", "bar"):
                 self._path(f"M{number(at - 8)} {number(y)}h0", f"d {css}", ' style="stroke-width:7px"')
+                if shape == "bar":
+                    self._path(f"M{number(at - 8)} {number(y - 7)}v14", f"l {css}")
+            elif shape == "ring":
+                self._path(f"M{number(at - 11)} {number(y)}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0", f"ring {css}")
             else:
                 self.rect(at - 16, y - 5, 16, 10, css)
             at -= 16 + 14

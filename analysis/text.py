@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
@@ -13,6 +14,7 @@ from markupsafe import Markup, escape
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
+WHOLE = 4000  # characters of a reason: longer ones say nothing more
 _PREFIXED = frozenset({"B/s", "FLOP/s", "Hz", "W", "J"})  # units that take a decimal prefix
 _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -167,6 +169,30 @@ def spans(numbers: Sequence[int]) -> str:
 def count(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun: ``1 rank``, ``2 ranks``."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def reasons(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None) -> str:
+    """A plain table whose last column is prose, which is never cut: it is wrapped at ``width``, where there is one.
+
+    Where the other columns leave it less than a third of the width, it stands below them.
+    """
+    beside = columns(header[:-1], [row[:-1] for row in rows], left=range(len(header))).splitlines()
+    prose = [one_line(header[-1]), "", *(one_line(row[-1], WHOLE) for row in rows)]
+    indent = max(map(len, beside)) + 2
+    if width is None or indent + max(map(len, prose)) <= width:
+        prose[1] = "-" * min(80, max(map(len, prose)))
+        return "\n".join(f"{a.ljust(indent)}{b}".rstrip() for a, b in zip(beside, prose, strict=True))
+    below = indent > width * 2 / 3
+    pad = " " * (4 if below else indent)
+    prose[1] = "" if below else "-" * (width - len(pad))
+    lines = []
+    for start, words in zip(beside, prose, strict=True):
+        wrapped = textwrap.wrap(words, width - len(pad), break_on_hyphens=False) or [""]
+        if below:  # their own lines, as long as the width allows
+            lines += textwrap.wrap(start, width, subsequent_indent="  ") + [pad + w for w in wrapped if words]
+        else:
+            lines += [f"{start.ljust(indent)}{wrapped[0]}".rstrip(), *(pad + w for w in wrapped[1:])]
+    return "\n".join(lines)
 
 
 def columns(

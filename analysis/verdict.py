@@ -13,6 +13,7 @@ from typing import Any
 
 from analysis import keyfigure, text
 from analysis.commandline import main as run
+from analysis.commandline import terminal_width
 from analysis.references import Given, References
 from analysis.results import CampaignResults, Row
 from analysis.rules import RULES
@@ -85,9 +86,9 @@ def judge_case(results: CampaignResults, case: Row, references: References | Non
         text.one_line(case["label"], 200),
         verdict,
         text.one_line(_key_figure(results, case)),
-        text.one_line(_why(verdict, findings), 600),
+        text.one_line(_why(verdict, findings), text.WHOLE),
         tuple(
-            text.one_line(f.words if f.verdict is None else f"{f.verdict.value}: {f.words}", 600)
+            text.one_line(f.words if f.verdict is None else f"{f.verdict.value}: {f.words}", text.WHOLE)
             for f in findings
         ),
     )
@@ -110,7 +111,7 @@ def act(results: CampaignResults, given: Given = Given()) -> tuple[Any, str, int
     """Every verdict as data, in words, and as an exit code."""
     verdicts = judge(results, given)
     rows = [(v.verdict.value.upper(), v.label, v.key_figure, v.why) for v in verdicts]
-    words = text.columns(("verdict", "case", "key figure", "why"), rows, left=range(4))
+    words = text.reasons(("verdict", "case", "key figure", "why"), rows, terminal_width())
     return summarise(results, verdicts), words if rows else "no case in this file", exit_status(verdicts)
 
 

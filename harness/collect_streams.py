@@ -5,7 +5,7 @@ Nothing here stops for a stream that is bad; it is named, with what is wrong wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ COMPLETE, GAP, OPEN, SHORT, TORN, MISSING, FOREIGN = (
     "foreign",
 )
 WHOLE = (COMPLETE, GAP, OPEN)  # of these nothing is lacking that could be here
+TOLD = 40  # streams that are not as they should be, a line each
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,28 @@ class Found:
             "expected_records": -1 if said is None or said.records is None else said.records,
             "detail": self.detail,
         }
+
+
+def words(streams_of_run: Sequence[Mapping[str, Any]], labels: Mapping[str, str], file: Path) -> list[str]:
+    """For people: a line for each stream that is not as it should be, and where they all stand; none where all are.
+
+    Args:
+        streams_of_run: rows of /streams.
+        labels: of the cases, by their ids.
+        file: the results file.
+    """
+    bad = [row for row in streams_of_run if row["status"] not in WHOLE]
+    if not bad:
+        return []
+    told = [
+        f"{labels.get(row['case_id'], row['case_id'])}, attempt {row['attempt']}: the stream of {row['node']} "
+        f"is {row['status']}: {row['detail']} ({row['path']})"
+        for row in bad[:TOLD]
+    ]
+    more = [f"and {len(bad) - TOLD} more"] if len(bad) > TOLD else []
+    are = "is not as it" if len(bad) == 1 else "are not as they"
+    count = f"{len(bad)} of {len(streams_of_run)} streams {are} should be"
+    return [*told, *more, f"{count}; /streams of {file} has a row for each"]
 
 
 def of_attempt(folder: Path, case: Case, attempt: Attempt, *, running: bool) -> Iterator[Found]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +26,18 @@ from harness.verbs import UsageError
 
 
 def collect(options: argparse.Namespace) -> int:
-    """results.h5 of a run as it is now."""
+    """results.h5 of a run as it is now, and which of its streams are not as they should be."""
+    from harness import collect_streams
     from harness.collect import collect as to_file
+    from harness.store import Results
 
-    print(to_file(RunDir(options.run)))
+    path = to_file(RunDir(options.run))
+    with Results(path) as found:
+        labels = {row["case_id"]: row["label"] for row in found.rows("cases")}
+        notes = collect_streams.words(found.rows("streams"), labels, path)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(path)
     return EXIT_PASS
 
 
@@ -149,17 +156,18 @@ def _designed(results: CampaignResults) -> Iterator[str]:
 def report_and_judge(results: Path, out: Path) -> int:
     """One line a case, the three reports, and the exit code that the verdicts ask for."""
     import analysis
+    from analysis.commandline import terminal_width
     from analysis.report import write
     from analysis.verdict import judge as judge_results
 
     with analysis.load(results) as loaded:
         verdicts = judge_results(loaded)
         designed = tuple(_designed(loaded))
-    width = shutil.get_terminal_size((180, 24)).columns
+    width = terminal_width()
     for verdict in verdicts:
         words = f"{_MARKS[verdict.verdict]:<8}{verdict.label:<28} {verdict.key_figure}"
         words += f"  [{verdict.why}]" if verdict.why else ""
-        print(words if len(words) <= width else words[: width - 2] + "…]")
+        print(words if width is None or len(words) <= width else words[: width - 2] + "…]")
     for line in designed:
         print(line)
     paths = write(results, out)

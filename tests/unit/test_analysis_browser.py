@@ -82,10 +82,15 @@ def test_a_page_that_does_both_is_noticed(tmp_path: Path) -> None:
     assert seen.requests == ["http://127.0.0.1:9/x.png"]
 
 
-def framed(page: Path, folder: Path, width: int) -> Path:
+WIDTH = "document.documentElement.scrollWidth"
+NO_HINT = """[...document.querySelectorAll('*')].filter(e => e.scrollWidth > e.clientWidth + 1
+  && /auto|scroll/.test(getComputedStyle(e).overflowX)).map(e =>
+  getComputedStyle(e).backgroundAttachment == 'local, local, scroll, scroll' ? 'hint' : e.outerHTML.slice(0, 60))"""
+
+
+def framed(page: Path, folder: Path, width: int, said: str = WIDTH) -> Path:
     """A copy of a page in a frame as wide as a phone, which the browser's own window cannot be; it tells its width."""
-    width_now = "document.documentElement.scrollWidth"
-    tell = f"<script>addEventListener('load', () => parent.postMessage({width_now}, '*'))</script>"
+    tell = f"<script>addEventListener('load', () => parent.postMessage({said}, '*'))</script>"
     source = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
     (folder / "copy.html").write_text(source.replace("</body>", tell + "</body>"), encoding="utf-8")
     frame = folder / "frame.html"
@@ -105,6 +110,14 @@ def test_no_page_is_wider_than_its_window(page: Path, tmp_path: Path, size: tupl
     shot = tmp_path / f"{size[0]}.png"
     Browsed(frame, tmp_path, f"--screenshot={shot}", f"--window-size={max(500, size[0])},{size[1]}")
     assert shot.stat().st_size > 30_000
+
+
+def test_all_that_is_wider_than_a_phone_says_so_by_a_shadow(page: Path, tmp_path: Path) -> None:
+    seen = Browsed(
+        framed(page, tmp_path, PHONE[0], NO_HINT), tmp_path, "--dump-dom", "--window-size=1400,2400"
+    )
+    (found,) = re.findall(r'data-wide="([^"]*)"', seen.dom)
+    assert set(found.split(",")) == {"hint"}
 
 
 def test_dark_is_not_light(page: Path, tmp_path: Path) -> None:

@@ -392,8 +392,9 @@ def test_many_nodes_are_drawn_as_a_spread(tmp_path: Path) -> None:
         campaign.node(f"m{number}")
     factory.telemetry(campaign)
     with load(campaign.write(tmp_path / "r.h5")) as results:
-        drawn = dict(counters.telemetry(results))
-    assert all("median of 43" in plot and len(plot) < 12_000 for plot in drawn.values())
+        (drawn,) = counters.telemetry(results)
+    assert drawn.keys == (("median of 43", "c1"), ("lowest to highest", "c1 faint"))
+    assert all(len(plot) < 12_000 for _, plot in drawn.plots)
 
 
 def test_repeats_stand_together_where_cases_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

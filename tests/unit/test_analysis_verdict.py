@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,9 +55,9 @@ def test_a_campaign_that_is_right_passes_with_all_its_evidence(tmp_path: Path) -
             "2 checks of the answer hold on both ranks",
             (
                 "completed in attempt 0, 1 attempt in all",
+                "2 streams of samples, whole",
                 "2 ranks on n1, n2",
                 "pass: 2 checks of the answer hold on both ranks",
-                "2 streams of samples, whole",
             ),
         ),
         FAULTY: CaseVerdict(
@@ -62,12 +68,12 @@ def test_a_campaign_that_is_right_passes_with_all_its_evidence(tmp_path: Path) -
             "state of step 20 restored on 2 ranks with the digest that was committed",
             (
                 "completed in attempt 1, 2 attempts in all",
+                "samples of n2 in attempt 0 end early, as expected: the fault took the node",
                 "2 ranks on n1, n3",
                 "pass: fault f0 (node.power_off on node n2) requested, observed, healed; recovered in 9.00 s",
                 "pass: 4 answers equal to those of its twin train/n2/r0, bit for bit",
                 "pass: state of step 20 restored on 2 ranks with the digest that was committed",
                 "pass: 2 checks of the answer hold on both ranks",
-                "samples of n2 in attempt 0 end early, as expected: the fault took the node",
             ),
         ),
     }  # fmt: skip
@@ -213,7 +219,7 @@ def test_a_stray_file_beside_complete_streams_is_named_and_does_not_count(tmp_pa
     )  # fmt: skip
     found = verdicts(campaign, tmp_path)[TWIN]
     assert found.verdict is Verdict.PASS
-    assert found.evidence[-2:] == (
+    assert found.evidence[1:3] == (
         "2 streams of samples, whole",
         "stranger.stream in attempt 0 does not count: no node of this attempt is called stranger; it was left out",
     )
@@ -301,3 +307,57 @@ def test_a_figure_that_is_no_number_makes_the_case_invalid(value: str, tmp_path:
     assert (found.verdict, found.why.split(" over ")[0]) == (
         Verdict.INVALID, "loss is no finite number: its median",
     )  # fmt: skip
+
+
+# --- how it is printed -----------------------------------------------------------------------------------------
+
+LONG = " ".join(f"reason{number}" for number in range(150))  # 1400 characters
+
+
+def _long(folder: Path) -> Path:
+    """A file whose first case fails for a reason that is longer than any line."""
+    campaign = factory.small()
+    check_failed(campaign)
+    next(c for c in campaign.tables["checks"] if not c["passed"])["detail"] = LONG
+    return campaign.write(folder / "results.h5")
+
+
+@pytest.mark.parametrize("module", ["analysis.verdict", "harness"])
+def test_a_reason_is_not_cut_where_nobody_looks_at_a_terminal(tmp_path: Path, module: str) -> None:
+    verb = ["judge"] if module == "harness" else []
+    done = subprocess.run(
+        [sys.executable, "-m", module, *verb, str(_long(tmp_path))],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert [line.count(LONG) for line in done.stdout.splitlines() if line.startswith("FAIL")] == [1]
+
+
+@pytest.mark.parametrize("width", [60, 150])
+def test_on_a_terminal_a_reason_is_wrapped_at_its_width(tmp_path: Path, width: int) -> None:
+    path = _long(tmp_path)
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "analysis.verdict", str(path)], stdout=theirs, env=environment
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        while True:
+            said += os.read(ours, 65536)
+    except OSError:  # the other end is closed: it has ended
+        pass
+    finally:
+        os.close(ours)
+        process.wait(timeout=60)
+    lines = said.decode().splitlines()
+    assert max(map(len, lines)) <= width
+    assert LONG in " ".join(" ".join(lines).split())
+
+
+def test_summaries_have_the_whole_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(_long(tmp_path)), "--json"]) == 1
+    whys = [case["why"] for case in json.loads(capsys.readouterr().out)["cases"]]
+    assert [why.count(LONG) for why in whys if LONG[:20] in why] == [1]

@@ -16,9 +16,13 @@ from typing import Any
 
 import pytest
 
+from analysis import load
+from analysis.verdict import judge
+from harness import cli, collect_streams
 from harness import collect as collecting
 from harness.collect import collect
 from harness.model.attempt import Attempt
+from harness.model.verdict import Verdict
 from harness.rundir import RunDir, append_line, read_lines
 from harness.store import Results, StoreError
 from tests.bench import big_run
@@ -110,6 +114,59 @@ def test_a_bad_stream_is_named_and_the_others_are_read(
     assert cases[0]["evidence"].startswith(f"unknown: stream of n1 in attempt 0 is {status}: {detail}")
     assert cases[1]["evidence"] == "complete"
     assert samples == 3 * SAMPLES + left
+
+
+@pytest.mark.parametrize(("spoil", "status", "detail", "left"), BAD, ids=[row[0].__name__ for row in BAD])
+def test_collect_tells_which_stream_is_bad_and_where_to_look(
+    run: RunDir,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[RunDir], None],
+    status: str,
+    detail: str,
+    left: int,
+) -> None:
+    spoil(run)
+    assert cli.main(["collect", str(run.path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{run.results}\n"
+    label = run.read_plan().cases[0].label
+    path = _stream(run).relative_to(run.path)
+    assert said.err.splitlines() == [
+        f"note: {label}, attempt 0: the stream of n1 is {status}: {detail} ({path})",
+        f"note: 1 of 4 streams is not as it should be; /streams of {run.results} has a row for each",
+    ]
+
+
+def test_collect_of_whole_streams_says_its_path_alone(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["collect", str(run.path)]) == 0
+    assert capsys.readouterr() == (f"{run.results}\n", "")
+
+
+def test_many_bad_streams_are_counted(
+    run: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect_streams, "TOLD", 2)
+    for path in run.path.glob("work/*/*/attempt-0.0/*.stream"):
+        path.unlink()
+    assert cli.main(["collect", str(run.path)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[2:] == [
+        "note: and 2 more",
+        f"note: 4 of 4 streams are not as they should be; /streams of {run.results} has a row for each",
+    ]
+
+
+def test_a_missing_stream_is_the_first_reason_of_its_case(run: RunDir) -> None:
+    _missing(run)
+    with load(collect(run)) as results:
+        found = judge(results)[0]
+    assert (found.verdict, found.why) == (
+        Verdict.UNKNOWN,
+        "samples of n1 in attempt 0 are not whole: missing (2940 bytes were shipped, and the file is not there) "
+        "(and 1 more)",
+    )
 
 
 def test_a_stream_of_no_node_is_named_and_spoils_nothing(run: RunDir) -> None:
