@@ -104,7 +104,7 @@ def test_a_label_of_efficiency_covers_no_ring_no_line_and_no_tick(
     series = _series(tmp_path, mode, times_s)
     drawn = scaling_figures.efficiency(series)
     assert collisions(drawn) == outside(drawn) == []
-    placed = [(box, words) for box, words in words_of(drawn) if re.fullmatch(r"\d+\.\d %", words)]
+    placed = [(box, words) for box, words in words_of(drawn) if re.fullmatch(r"\d+\.\d+ %", words)]
     assert len(placed) == 3
     rings = [
         (float(x), float(y) - 3.5, float(x) + 7, float(y) + 3.5)

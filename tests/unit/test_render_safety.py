@@ -234,6 +234,9 @@ _COMMON: dict[str, Any] = {
     "limits": {"max_nodes": 8, "max_time_min": 60}, "node": {"cpus": 4, "gpus": 2, "exclusive": True},
     "mpi": {"plugin": "pmix"},
 }  # fmt: skip
+_EXPECTED = (
+    {"workload": "w", "operation": "o", "message_bytes": 8, "dtype": "d", "time_s": {"at_most": 1.0}},
+)
 _CONTAINER = {"image": "/image", "python": "/python"}
 # One of these must take a plain text at every place; a place that needs more beside it gets it here.
 SITES: dict[str, dict[str, Any]] = {
@@ -242,14 +245,17 @@ SITES: dict[str, dict[str, Any]] = {
     "pyxis": {**_COMMON, "container": {"runtime": "pyxis", **_CONTAINER}},
     "staging": {**_COMMON, "kind": "staging", "power": {"command": ("prog", "{action}", "{node}")}},
     "several": {**_COMMON, "partitions": {"part": {"node": {"cpus": 4, "gpus": 2, "exclusive": True}}}},
+    "expecting": {**_COMMON, "expected": _EXPECTED},
+    "several expecting": {**_COMMON, "partitions": {"part": {"expected": _EXPECTED}}},
 }
 TEMPLATES = sorted(
     p.name for p in templates_dir().glob("*.sh.j2") if p.name != "site_check.sh.j2"  # of no submission
 )  # fmt: skip
+SITE_KNOWN = {("expected", 0, "within"): "is a percentage"}
 SITE_PLACES = [
     place
     for place in texts_of(Site)
-    if place not in CODE and place[2:] not in CODE  # place[2:]: the same key of a partition
+    if not {place, place[2:]} & {*CODE, *SITE_KNOWN}  # place[2:]: the same key of a partition
 ]  # fmt: skip
 
 
