@@ -6,11 +6,13 @@ comparison. Parts of a step, such as waiting, may well be 0 and are not asked.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 
 from analysis import text
 from analysis.results import CampaignResults, Row, samples_of
-from harness.model.metrics import NEITHER
+from harness.model.metrics import METRICS, NEITHER
 from harness.store import SAMPLE_KEYS, Column
 
 # Of each table, the columns that time the whole of what a row is about.
@@ -22,6 +24,8 @@ WHOLE = {
     "program": ("program_time_ns",),
 }
 _KEYS = frozenset({"step", *(f.name for f in SAMPLE_KEYS)})
+_WHOLE_NUMBERS = frozenset(name for name, metric in METRICS.items() if metric.type.startswith(("i", "u")))
+_TOLD: WeakKeyDictionary[CampaignResults, dict[str, str]] = WeakKeyDictionary()
 
 
 def impossible(values: Column, name: str) -> str:
@@ -38,11 +42,18 @@ def impossible(values: Column, name: str) -> str:
 
 
 def not_measured(results: CampaignResults, case: Row) -> str:
-    """Why the judged times of a case are none, in words; empty where they may be.
+    """Why the judged times of a case are none, in words; empty where they may be. Asked once, told as often as wanted.
 
     Raises:
         StoreError: its samples are damaged.
     """
+    told = _TOLD.setdefault(results, {})
+    if case["case_id"] not in told:
+        told[case["case_id"]] = _not_measured(results, case)
+    return told[case["case_id"]]
+
+
+def _not_measured(results: CampaignResults, case: Row) -> str:
     home = samples_of(case)
     for table, columns in WHOLE.items():
         known = results.facts(home, table) if results.has_samples(home, table) else {}
@@ -66,7 +77,11 @@ def not_finite(results: CampaignResults, case: Row) -> str:
         if workload != home:
             continue
         facts = results.facts(home, table)
-        mine = [n for n, of in facts.items() if n not in _KEYS and of.get("direction", NEITHER) != NEITHER]
+        mine = [
+            n
+            for n, of in facts.items()
+            if n not in _KEYS and n not in _WHOLE_NUMBERS and of.get("direction", NEITHER) != NEITHER
+        ]
         samples = results.judged(case["case_id"], table, mine) if mine else {}
         for name in mine:
             held = samples[name]
