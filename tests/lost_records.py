@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from harness.store import Results
+from harness.store import Results, samples_of
 
 
 def of_fault(results: Results, fault: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Status of the stream of the node that was hit, and how long before the fault its last sample ended, in s.
+    """Status of the stream of the node that was hit, and how long before the fault its last step ended, in s.
 
-    All nodes share this machine's clocks. None: the fault or samples of that node are not on record.
+    The case runs a workload of ours, whose steps say when they began. All nodes share this machine's clocks. None: the
+    fault or samples of that node are not on record.
     """
     attempts = results.rows("attempts")
     mine = (fault["case_id"], fault["attempt"])
@@ -25,8 +26,8 @@ def of_fault(results: Results, fault: Mapping[str, Any]) -> tuple[str, float] | 
     ]
     if not numbers or not statuses or not fault["injected_wall_ns"]:
         return None
-    (workload,) = {c["workload"] for c in results.rows("cases") if c["case_id"] == fault["case_id"]}
-    samples = results.samples(workload, "steps", ["start_mono_ns", "step_time_ns"])
+    (case,) = [c for c in results.rows("cases") if c["case_id"] == fault["case_id"]]
+    samples = results.samples(samples_of(case), "steps", ["start_mono_ns", "step_time_ns"])
     names = [row["name"] for row in results.rows("nodes")]
     here = (samples["attempt"] == numbers[0]) & (samples["node"] == names.index(node))
     if not here.any():

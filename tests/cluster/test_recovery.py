@@ -105,9 +105,6 @@ class Ended:
         with Results(folder / "results.h5") as results:
             names = ("cases", "attempts", "faults", "events", "detections", "checkpoints", "jobs")
             self.tables = {name: results.rows(name) for name in names}
-            self.lost_records = {
-                f["fault_id"]: lost_records.of_fault(results, f) for f in self.tables["faults"]
-            }
 
     def case(self, group: str) -> dict[str, Any]:
         (case,) = [c for c in self.tables["cases"] if c["group"] == group and not c["is_twin"]]
@@ -189,7 +186,8 @@ def test_a_power_off_loses_at_most_two_seconds_of_records_and_the_gap_has_its_na
     ended: Ended, group: str
 ) -> None:
     (fault,) = ended.of("faults", group)
-    lost = ended.lost_records[fault["fault_id"]]
+    with Results(ended.folder / "results.h5") as results:
+        lost = lost_records.of_fault(results, fault)
     assert lost is not None
     assert lost[0] == "gap"
     assert 0 <= lost[1] < 2
