@@ -27,7 +27,9 @@ def of_fault(results: Results, fault: Mapping[str, Any]) -> tuple[str, float] | 
     if not numbers or not statuses or not fault["injected_wall_ns"]:
         return None
     (case,) = [c for c in results.rows("cases") if c["case_id"] == fault["case_id"]]
-    samples = results.samples(samples_of(case), "steps", ["start_mono_ns", "step_time_ns"])
+    samples = results.samples(
+        samples_of(case["workload"], case["group"]), "steps", ["start_mono_ns", "step_time_ns"]
+    )
     names = [row["name"] for row in results.rows("nodes")]
     here = (samples["attempt"] == numbers[0]) & (samples["node"] == names.index(node))
     if not here.any():
