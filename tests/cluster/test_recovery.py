@@ -64,11 +64,11 @@ groups:
     faults:
       - {{kind: node.power_off, target: {{role: batch_host}}, at: {{step: 220}}, expect: recovered}}
   - name: requeued
-    workload: mpi.halo
+    workload: mpi.halo  # 8000: the last checkpoint lies 0.4 s ahead, which is 2000 steps where nothing else runs
     nodes: 2
-    steps: 1500
+    steps: 8000
     warmup_steps: 3
-    checkpoint: {{every_steps: 1000}}
+    checkpoint: {{every_steps: 5000}}
     recovery: {{policy: requeue, max_restarts: 2}}
     faults:
       - {{kind: job.requeue, at: {{step: 220}}, expect: recovered}}
