@@ -35,8 +35,8 @@ test: ## every test; as root those on the emulated cluster too (REQUIRE_CLUSTER=
 	@$(SETUP) $(if $(filter-out 0,$(REQUIRE_CLUSTER)),--cluster --dev,$(ROOT_ONLY)) --yes
 	$(PYTHON_HERE) -m pytest -n 2 --dist loadfile
 
-check: lint ## lint, types, import rules, tests without a cluster; under 2 minutes
-	HARNESS_SCHEDULES=1000 $(PYTHON_HERE) -m pytest -n 2 --dist loadfile -m "not cluster"
+check: lint ## lint, types, import rules, tests without a cluster, MPI or a browser; about three minutes
+	$(PYTHON_HERE) -m pytest -n 2 --dist loadfile -m "not cluster and not mpi and not browser" tests/unit tests/golden
 
 lint: ## lint, types and import rules alone
 	@$(SETUP) --yes

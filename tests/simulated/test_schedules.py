@@ -33,7 +33,7 @@ from harness.slurm.commands import CommandError, CommandTimeout
 from harness.slurm.query import JobRow
 from harness.slurm.scheduler import SlurmScheduler
 
-SCHEDULES = int(os.environ.get("HARNESS_SCHEDULES", "10000"))  # `make check` asks for fewer
+SCHEDULES = int(os.environ.get("HARNESS_SCHEDULES", "10000"))
 CHUNKS = 20  # tests that share them
 MAX_STEPS = 5000  # of one schedule: more means that the driver does not come to an end (idle ones are fast)
 
